@@ -1,0 +1,1 @@
+"""The edge: HTTP, portal, command line, client. Nothing imports it."""

@@ -1,0 +1,112 @@
+"""The composition root of a gateway process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from gateway import keys
+from gateway.auth import KeyStore, guard
+from gateway.errors import errors
+from gateway.routes import add_routes
+from gateway.serving import Serving
+from gateway.telemetry import Telemetry
+from models.registry import Artifacts, Registry
+from stream.broker import Producer
+from stream.clickhouse import EventLog
+from stream.control import Follower
+from stream.publisher import Publisher
+from stream.settings import Settings
+
+MOST_BODY = 512 << 20
+DRAIN = 5.0
+
+
+def create_app(settings: Settings, *, number: int = 0) -> web.Application:
+    """A gateway's application; `number` tells the processes of one gateway apart."""
+    app = web.Application(client_max_size=MOST_BODY)
+    store = KeyStore(settings.data_dir / "keys.json")
+    app.middlewares.extend([errors, guard(store)])  # type: ignore[list-item]
+    producer = Producer(settings.bootstrap, idempotent=not settings.embedded_broker)
+    event_log = EventLog(settings.eventlog_url)
+    artifacts = Artifacts(settings.artifacts)
+    registry = Registry(artifacts)
+    telemetry = Telemetry()
+    follower = Follower(settings.bootstrap, producer, event_log, settings.data_dir / "gateway" / f"events-{number}.jsonl")
+    app[keys.SETTINGS] = settings
+    app[keys.KEYS] = store
+    app[keys.PRODUCER] = producer
+    app[keys.EVENT_LOG] = event_log
+    app[keys.ARTIFACTS] = artifacts
+    app[keys.REGISTRY] = registry
+    app[keys.TELEMETRY] = telemetry
+    app[keys.FOLLOWER] = follower
+    app.cleanup_ctx.append(background)
+    add_routes(app)
+    return app
+
+
+async def background(app: web.Application) -> AsyncIterator[None]:
+    """The tasks beside the requests: control, publishing, loading models."""
+    settings = app[keys.SETTINGS]
+    publisher = Publisher(
+        settings.data_dir / "journal",
+        app[keys.PRODUCER],
+        app[keys.EVENT_LOG],
+        partitions=settings.partitions,
+        most=settings.journal_max,
+        fsync=settings.durability == "fsync",
+    )
+    telemetry = app[keys.TELEMETRY]
+    serving = Serving(app[keys.FOLLOWER], app[keys.REGISTRY], publisher, telemetry, on_full=settings.on_journal_full)
+    app[keys.PUBLISHER] = publisher
+    app[keys.SERVING] = serving
+    telemetry.gauges |= {
+        "journal_bytes": lambda: publisher.journal.bytes,
+        "journal_waiting_records": lambda: publisher.waiting,
+        "journal_failures": lambda: publisher.journal.failures,
+        "published_rows": lambda: publisher.sent_rows,
+        "broker_connected": lambda: float(app[keys.PRODUCER].connected),
+        "deployments_not_loaded": lambda: len(serving.missing),
+    }
+    tasks = [asyncio.create_task(part()) for part in (app[keys.FOLLOWER].run, publisher.run, serving.run)]
+    for task in tasks:
+        task.add_done_callback(stop_if_failed)
+    yield
+    await publisher.drain(DRAIN)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with contextlib.suppress(OSError):
+        publisher.journal.close()
+    await app[keys.PRODUCER].stop()
+
+
+def stop_if_failed(task: asyncio.Task[None]) -> None:
+    """A background task that ends by itself takes the process with it: the supervisor starts a whole one."""
+    if not task.cancelled() and task.exception() is not None:
+        asyncio.get_running_loop().call_exception_handler({"message": "a background task failed", "exception": task.exception()})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def serve(settings: Settings, *, number: int = 0) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    runner = web.AppRunner(create_app(settings, number=number), access_log=None, handle_signals=False, keepalive_timeout=75)
+    await runner.setup()
+    sock = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if settings.gateway_processes > 1:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind((settings.host, settings.port))
+    await web.SockSite(runner, sock, backlog=1024, shutdown_timeout=DRAIN).start()
+    await stop.wait()
+    await runner.cleanup()

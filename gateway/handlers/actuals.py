@@ -1,0 +1,90 @@
+"""POST /v1/deployments/{d}/actuals: outcomes as JSON, CSV or an uploaded CSV file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.errors import ApiError, json_response
+from gateway.handlers.predictions import csv_rows
+from gateway.keys import FOLLOWER, PUBLISHER, TELEMETRY
+from stream.clock import now_us
+from stream.courier import actual_id, parse_item
+from stream.errors import Malformed
+from stream.events import new_id
+from stream.rows import number_or_none
+
+RECORD_ROWS = 2000
+MOST_REASONS = 1000
+
+
+async def upload(request: web.Request) -> web.Response:
+    """Journal the actuals that can be read; answer which and why not."""
+    name = request.match_info["d"]
+    items = await items_of(request)
+    if not items:
+        raise ApiError(422, "no_rows", "there are no actuals in the body")
+    catalog = request.app[FOLLOWER].catalog
+    known = catalog.deployments.get(name)
+    if known is None:  # another gateway may have made it just now: control is read to its end, and the actual kept
+        regression = False
+    else:
+        regression = catalog.models[known.now.champion].task == "regression"
+    now = now_us()
+    key = request.headers.get("Idempotency-Key", "")
+    rows: list[tuple[str, str | None, int | None, str]] = []
+    rejected: list[dict[str, Any]] = []
+    for number, item in enumerate(items):
+        try:
+            if not isinstance(item, dict):
+                raise Malformed("an actual is an object")
+            association, actual, timestamp, own = parse_item(item)
+            if regression and actual is not None and number_or_none(actual) is None:
+                raise Malformed(f"'actual' must be a number, not {actual!r}")
+        except Malformed as error:
+            rejected.append({"row": number, "reason": str(error)})
+            continue
+        identity = own or (new_id(f"{name}:{key}:{number}") if key else actual_id(name, association, actual, timestamp, now))
+        rows.append((association, actual, timestamp, identity))
+    if known is None and not rejected and not rows:
+        raise ApiError(404, "unknown_deployment", f"there is no deployment {name!r}")
+    position = journal(request, name, rows, now)
+    telemetry = request.app[TELEMETRY]
+    telemetry.actuals[(name, "accepted")] += len(rows)
+    telemetry.actuals[(name, "rejected")] += len(rejected)
+    answer = {"accepted": len(rows), "rejected": rejected[:MOST_REASONS], "rejected_count": len(rejected), "position": position}
+    if known is None:
+        answer["note"] = f"no deployment {name!r} is known here yet; the actuals are kept for it"
+    return json_response(answer, 202)
+
+
+def journal(request: web.Request, name: str, rows: list[tuple[str, str | None, int | None, str]], now: int) -> str:
+    """Keep the rows; JournalFull (503) where that cannot be done: actuals are never accepted unrecorded."""
+    source, sequence = "", 0
+    for at in range(0, len(rows), RECORD_ROWS):
+        part = rows[at : at + RECORD_ROWS]
+        source, sequence = request.app[PUBLISHER].record(name, {"k": "a", "d": name, "rows": part}, now, len(part))
+    return f"{source}={sequence}" if source else ""
+
+
+async def items_of(request: web.Request) -> list[Any]:
+    """The items of whatever form the body has."""
+    if request.content_type == "multipart/form-data":
+        form = await request.post()
+        file = form.get("file")
+        if not isinstance(file, web.FileField):
+            raise ApiError(422, "no_file", "send the CSV as the form's field 'file'")
+        return list(csv_rows(file.file.read()))
+    body = await request.read()
+    if request.content_type in {"text/csv", "text/plain"}:
+        return list(csv_rows(body))
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, "broken_json", f"the body is not JSON: {error}") from error
+    found = data.get("actuals") if isinstance(data, dict) else data
+    if not isinstance(found, list):
+        raise ApiError(422, "wrong_type", 'send {"actuals": [{"association_id", "actual"}, …]}')
+    return found

@@ -1,0 +1,189 @@
+"""Deployments: champion, challengers, replays, retraining, state."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+from aiohttp import web
+
+from gateway.errors import ApiError, json_response, object_body
+from gateway.handlers.common import page, propose, wait_after
+from gateway.keys import FOLLOWER, SERVING
+from stream.clock import iso, now_us, parse_time
+from stream.events import (
+    ChallengerAdded,
+    ChallengerRemoved,
+    ChampionChanged,
+    DeploymentCreated,
+    DeploymentStateChanged,
+    ReplayRequested,
+    RetrainingStarted,
+)
+from stream.projections.catalog import Catalog, Deployment
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+ACTIONS = {"pause": "paused", "resume": "active", "archive": "archived", "active": "active", "paused": "paused", "archived": "archived"}
+
+
+def deployment_json(catalog: Catalog, deployment: Deployment) -> dict[str, Any]:
+    """A deployment as its readers know it."""
+    now = deployment.now
+    champion = catalog.models[now.champion]
+    return {
+        "name": deployment.name,
+        "state": deployment.state,
+        "version": now.version,
+        "target": champion.target,
+        "task": champion.task,
+        "champion": {"model_id": now.champion, "blueprint": champion.blueprint, "since": iso(now.since), "reason": now.reason},
+        "challengers": [{"model_id": m, "blueprint": catalog.models[m].blueprint, "fraction": f} for m, f in now.challengers],
+        "association_id": deployment.association_id,
+        "settings": deployment.settings,
+        "created_at": iso(deployment.created_at),
+        "versions": [
+            {"version": v.version, "champion": v.champion, "challengers": [m for m, _ in v.challengers], "since": iso(v.since), "reason": v.reason}
+            for v in deployment.versions
+        ],
+    }
+
+
+async def create(request: web.Request) -> web.Response:
+    """Give a model a stable address."""
+    data = await object_body(request, "name", "model_id")
+    name = str(data["name"])
+    if not NAME.fullmatch(name):
+        raise ApiError(422, "wrong_name", "a name has 1 to 64 letters, digits, dots, dashes or underscores")
+    catalog = request.app[FOLLOWER].catalog
+    model = catalog.model(str(data["model_id"]))
+    settings = {k: v for k, v in data.items() if k not in {"name", "model_id", "association_id"}}
+    fact = DeploymentCreated(model.model_id, str(data.get("association_id") or ""), settings)
+    _, position = await propose(request, fact, name)
+    await request.app[SERVING].loaded(name, 1)
+    return json_response({**deployment_json(catalog, catalog.deployment(name)), "position": position}, 201)
+
+
+async def many(request: web.Request) -> web.Response:
+    """All deployments."""
+    await wait_after(request)
+    catalog = request.app[FOLLOWER].catalog
+    found = [deployment_json(catalog, d) for d in catalog.deployments.values() if d.state != "deleted"]
+    return json_response(page(request, found))
+
+
+async def one(request: web.Request) -> web.Response:
+    """One deployment."""
+    await wait_after(request)
+    catalog = request.app[FOLLOWER].catalog
+    return json_response(deployment_json(catalog, catalog.deployment(request.match_info["d"])))
+
+
+async def change(request: web.Request) -> web.Response:
+    """Pause, resume or archive."""
+    data = await object_body(request, "state")
+    state = ACTIONS.get(str(data["state"]))
+    if state is None:
+        raise ApiError(422, "wrong_state", f"state is one of {', '.join(ACTIONS)}")
+    return await to_state(request, state, str(data.get("reason", "")))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Delete: it answers no more; its events stay in the log."""
+    return await to_state(request, "deleted", request.query.get("reason", ""))
+
+
+async def to_state(request: web.Request, state: str, reason: str) -> web.Response:
+    """Change a deployment's state."""
+    name = request.match_info["d"]
+    request.app[FOLLOWER].catalog.deployment(name)
+    _, position = await propose(request, DeploymentStateChanged(state, reason), name)
+    return json_response({"name": name, "state": state, "position": position})
+
+
+async def promote(request: web.Request) -> web.Response:
+    """Make a model the champion; the old one goes on in the shadow."""
+    data = await object_body(request, "model_id", "reason")
+    name = request.match_info["d"]
+    catalog = request.app[FOLLOWER].catalog
+    deployment = catalog.deployment(name)
+    model = catalog.model(str(data["model_id"]))
+    expected = data.get("expected_version")
+    if expected is not None and not isinstance(expected, int):
+        raise ApiError(422, "wrong_type", "expected_version must be a whole number")
+    event, position = await propose(request, ChampionChanged(model.model_id, str(data["reason"]), expected), name)
+    del event
+    await request.app[SERVING].loaded(name, deployment.now.version)
+    return json_response({**deployment_json(catalog, deployment), "position": position})
+
+
+async def add_challenger(request: web.Request) -> web.Response:
+    """Score a model on the same rows in the shadow."""
+    data = await object_body(request, "model_id")
+    name = request.match_info["d"]
+    catalog = request.app[FOLLOWER].catalog
+    deployment = catalog.deployment(name)
+    model = catalog.model(str(data["model_id"]))
+    try:
+        fraction = float(data.get("fraction", 1.0))
+    except (TypeError, ValueError) as error:
+        raise ApiError(422, "wrong_fraction", "fraction must be a number above 0 and at most 1") from error
+    _, position = await propose(request, ChallengerAdded(model.model_id, fraction), name)
+    await request.app[SERVING].loaded(name, deployment.now.version)
+    return json_response({**deployment_json(catalog, deployment), "position": position}, 201)
+
+
+async def remove_challenger(request: web.Request) -> web.Response:
+    """No longer score a model in the shadow."""
+    name = request.match_info["d"]
+    catalog = request.app[FOLLOWER].catalog
+    deployment = catalog.deployment(name)
+    model = catalog.model(request.match_info["m"])
+    _, position = await propose(request, ChallengerRemoved(model.model_id, request.query.get("reason", "")), name)
+    await request.app[SERVING].loaded(name, deployment.now.version)
+    return json_response({**deployment_json(catalog, deployment), "position": position})
+
+
+async def replay(request: web.Request) -> web.Response:
+    """Score the stored requests of a window with another model."""
+    data = await object_body(request, "model_id", "from", "to")
+    name = request.match_info["d"]
+    catalog = request.app[FOLLOWER].catalog
+    catalog.deployment(name)
+    model = catalog.model(str(data["model_id"]))
+    try:
+        start, end = parse_time(data["from"]), parse_time(data["to"])
+    except ValueError as error:
+        raise ApiError(422, "wrong_time", str(error)) from error
+    if start >= end:
+        raise ApiError(422, "wrong_window", "'from' must be before 'to'")
+    replay_id = uuid.uuid4().hex[:12]
+    _, position = await propose(request, ReplayRequested(replay_id, model.model_id, iso(start), iso(end)), name)
+    return json_response({"replay_id": replay_id, "state": "queued", "position": position}, 202)
+
+
+async def retrain(request: web.Request) -> web.Response:
+    """Make a training set of stored requests and the actuals known now, and run AutoPilot on it."""
+    data = await object_body(request)
+    name = request.match_info["d"]
+    request.app[FOLLOWER].catalog.deployment(name)
+    try:
+        cut_off = parse_time(data["cut_off"]) if data.get("cut_off") else now_us()
+        start = iso(parse_time(data["from"])) if data.get("from") else ""
+        minutes = float(data["minutes"]) if data.get("minutes") else None
+    except (ValueError, TypeError) as error:
+        raise ApiError(422, "wrong_type", str(error)) from error
+    retraining_id = uuid.uuid4().hex[:12]
+    fact = RetrainingStarted(retraining_id, iso(cut_off), start, bool(data.get("with_original", False)), minutes)
+    _, position = await propose(request, fact, name)
+    return json_response({"retraining_id": retraining_id, "project_id": retraining_id, "state": "queued", "position": position}, 202)
+
+
+async def jobs(request: web.Request) -> web.Response:
+    """Replays and retrainings of a deployment, newest first."""
+    await wait_after(request)
+    name = request.match_info["d"]
+    catalog = request.app[FOLLOWER].catalog
+    catalog.deployment(name)
+    found = sorted((j for j in catalog.jobs.values() if j.deployment == name), key=lambda j: -j.requested_at)
+    return json_response(page(request, [{"job_id": j.job_id, "kind": j.kind, "state": j.state, "request": j.request, "result": j.result, "requested_at": iso(j.requested_at)} for j in found]))

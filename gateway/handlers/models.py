@@ -1,0 +1,68 @@
+"""Models of the registry and what they tell of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from gateway.errors import ApiError, json_response
+from gateway.handlers.common import page, wait_after
+from gateway.keys import FOLLOWER, REGISTRY
+from models.package import ModelPackage
+from stream.clock import iso
+
+INSIGHTS = {"confusion-matrix": "confusion", "lift": "lift", "roc": "roc", "residuals": "residuals", "calibration": "calibration"}
+
+
+async def many(request: web.Request) -> web.Response:
+    """All registered models, newest first."""
+    await wait_after(request)
+    models = sorted(request.app[FOLLOWER].catalog.models.values(), key=lambda m: -m.registered_at)
+    items = [
+        {"model_id": m.model_id, "blueprint": m.blueprint, "task": m.task, "target": m.target, "project_id": m.project_id, **m.summary, "registered_at": iso(m.registered_at)}
+        for m in models
+    ]
+    return json_response(page(request, items))
+
+
+async def load(request: web.Request) -> ModelPackage:
+    """The package named in the path, by a unique prefix too."""
+    model = request.app[FOLLOWER].catalog.model(request.match_info["m"])
+    return await asyncio.to_thread(request.app[REGISTRY].load, model.model_id)
+
+
+async def one(request: web.Request) -> web.Response:
+    """Everything known of one model."""
+    package = await load(request)
+    schema = package.schema
+    inputs = [{"name": f.name, "kind": f.kind, "levels": len(f.levels)} for f in schema.features]
+    target = {"name": schema.target.name, "task": schema.target.task, "classes": list(schema.target.classes)}
+    metadata = {k: v for k, v in package.metadata.items() if k not in {"insights", "importance_raw"}}
+    return json_response({"model_id": package.digest, "target": target, "inputs": inputs, "unused": list(schema.unused), **metadata})
+
+
+async def importance(request: web.Request) -> web.Response:
+    """Permutation importance, strongest first; 1 is the strongest input."""
+    package = await load(request)
+    raw = package.metadata["importance_raw"]
+    items = [{"name": n, "importance": v, "loss": raw[n]} for n, v in sorted(package.metadata["importance"].items(), key=lambda t: -t[1])]
+    return json_response({"metric": package.metadata["metric"], "importance": items})
+
+
+async def insight(request: web.Request) -> web.Response:
+    """One of the curves of held-out predictions."""
+    package = await load(request)
+    name = request.match_info["insight"]
+    found: dict[str, Any] | None = package.metadata["insights"].get(INSIGHTS.get(name, ""))
+    if found is None:
+        raise ApiError(404, "no_insight", f"a {package.schema.target.task} model has no {name}; it has: {', '.join(package.metadata['insights'])}")
+    return json_response({"model_id": package.digest, **found})
+
+
+async def blueprint(request: web.Request) -> web.Response:
+    """The recipe: members, weights, calibration."""
+    package = await load(request)
+    parts = [{"form": type(p.member).__name__, "weight": p.weight, "calibration": p.calibration} for p in package.plan.parts]
+    return json_response({"blueprint": package.metadata["blueprint"], "family": package.metadata["family"], "parts": parts, "calibration": package.plan.calibration})

@@ -1,0 +1,175 @@
+"""Projects: a file and a target in, feature analysis and leaderboard out."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Any
+
+import orjson
+from aiohttp import BodyPartReader, web
+
+from gateway.errors import ApiError, json_response, object_body
+from gateway.handlers.common import page, propose, wait_after
+from gateway.keys import ARTIFACTS, FOLLOWER, SETTINGS
+from stream.clock import iso
+from stream.events import ProjectCreated, ProjectFailed
+from stream.projections.catalog import Project
+
+TEXT = ("target", "name", "metric", "association_id", "timestamp", "task", "positive_class", "drop_leakage")
+OPTIONS = frozenset({*TEXT, "minutes", "exclude", "holdout", "group", "weight", "seed", "mode", "gap_seconds"})
+
+
+async def create(request: web.Request) -> web.Response:
+    """Take a CSV or Parquet file and queue AutoPilot on it."""
+    if request.content_type == "multipart/form-data":
+        fields, path = await read_form(request)
+    else:
+        fields = await object_body(request, "source")
+        path = await from_source(request, fields)
+    options = options_of(fields)
+    project_id = uuid.uuid4().hex[:12]
+    name = str(fields.get("name") or options["target"])
+    fact = ProjectCreated(project_id, name, path, options)
+    _, position = await propose(request, fact)
+    return json_response({"project_id": project_id, "state": "queued", "position": position}, 202)
+
+
+async def read_form(request: web.Request) -> tuple[dict[str, Any], str]:
+    """The form's fields; the file is streamed to the artifacts, named by its content."""
+    fields: dict[str, Any] = {}
+    path = ""
+    reader = await request.multipart()
+    spool = request.app[SETTINGS].data_dir / "uploads"
+    spool.mkdir(parents=True, exist_ok=True)
+    while (part := await reader.next()) is not None:
+        if not isinstance(part, BodyPartReader) or part.name is None:
+            continue
+        if part.name == "file":
+            path = await store(request, part, spool / uuid.uuid4().hex)
+        elif part.name == "exclude":
+            fields.setdefault("exclude", []).extend(s.strip() for s in (await part.text()).split(",") if s.strip())
+        else:
+            fields[part.name] = await part.text()
+    if not path:
+        raise ApiError(422, "no_file", "send the data as the form's field 'file'")
+    if not fields.get("target"):
+        raise ApiError(422, "missing_field", "missing: target", [{"field": "target"}])
+    return fields, path
+
+
+async def store(request: web.Request, part: BodyPartReader, spool: Any) -> str:
+    """Write an upload in pieces; answers its artifact name."""
+    digest = hashlib.sha256()
+    try:
+        with spool.open("wb") as out:
+            while chunk := await part.read_chunk(1 << 20):
+                digest.update(chunk)
+                out.write(chunk)
+        name = f"files/{digest.hexdigest()}"
+        artifacts = request.app[ARTIFACTS]
+        if not artifacts.exists(name):
+            artifacts.write(name, spool.read_bytes())
+    finally:
+        spool.unlink(missing_ok=True)
+    return name
+
+
+async def from_source(request: web.Request, fields: dict[str, Any]) -> str:
+    """Fetch {"source": URL}: any fsspec URL of a CSV or Parquet file."""
+    import asyncio
+
+    import fsspec
+
+    if not fields.get("target"):
+        raise ApiError(422, "missing_field", "missing: target", [{"field": "target"}])
+    if fields.get("query"):
+        raise ApiError(422, "unsupported_source", "sources with a query are not read yet; give the URL of a CSV or Parquet file")
+    try:
+        data = await asyncio.to_thread(lambda: fsspec.open(fields["source"], "rb").open().read())
+    except (OSError, ValueError, ImportError) as error:
+        raise ApiError(422, "unreadable_source", f"{fields['source']}: {error}") from error
+    name = f"files/{hashlib.sha256(data).hexdigest()}"
+    await asyncio.to_thread(request.app[ARTIFACTS].write, name, data)
+    return name
+
+
+def options_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """The run's options, typed; 422 for one that does not fit."""
+    unknown = sorted(set(fields) - OPTIONS - {"source", "query", "file"})
+    if unknown:
+        raise ApiError(422, "unknown_option", f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(OPTIONS))}")
+    options: dict[str, Any] = {n: str(fields[n]) for n in TEXT if fields.get(n) not in (None, "")}
+    options.pop("name", None)
+    leak = {"true": "all", "True": "all", "false": "none", "False": "none"}.get(options.get("drop_leakage", "high"), options.get("drop_leakage", "high"))
+    if leak not in {"none", "high", "all"}:
+        raise ApiError(422, "wrong_option", "drop_leakage is none, high or all")
+    options["drop_leakage"] = leak
+    if options.get("task", "binary") not in {"binary", "multiclass", "regression"}:
+        raise ApiError(422, "wrong_option", "task is binary, multiclass or regression")
+    try:
+        for name, read in (("minutes", float), ("holdout", float), ("gap_seconds", float), ("seed", int)):
+            if fields.get(name) not in (None, ""):
+                options[name] = read(fields[name])
+    except ValueError as error:
+        raise ApiError(422, "wrong_option", f"{name} must be a number") from error
+    if not 0.05 <= options.get("holdout", 0.2) <= 0.5:  # noqa: PLR2004
+        raise ApiError(422, "wrong_option", "holdout is between 0.05 and 0.5")
+    exclude = fields.get("exclude") or []
+    options["exclude"] = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
+    return options
+
+
+def project_json(project: Project) -> dict[str, Any]:
+    """A project as its readers know it."""
+    found: dict[str, Any] = {
+        "project_id": project.project_id,
+        "name": project.name,
+        "target": project.options.get("target"),
+        "state": project.state,
+        "progress": project.progress,
+        "message": project.message,
+        "options": project.options,
+        "created_at": iso(project.created_at),
+    }
+    if project.deployment:
+        found |= {"deployment": project.deployment, "retraining_id": project.retraining_id}
+    if project.error:
+        found["error"] = project.error
+    return found
+
+
+async def many(request: web.Request) -> web.Response:
+    """All projects, newest first."""
+    await wait_after(request)
+    projects = sorted(request.app[FOLLOWER].catalog.projects.values(), key=lambda p: -p.created_at)
+    return json_response(page(request, [project_json(p) for p in projects]))
+
+
+async def one(request: web.Request) -> web.Response:
+    """A project's state and progress."""
+    await wait_after(request)
+    return json_response(project_json(request.app[FOLLOWER].catalog.project(request.match_info["p"])))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Stop a project that is queued or runs."""
+    project = request.app[FOLLOWER].catalog.project(request.match_info["p"])
+    _, position = await propose(request, ProjectFailed(project.project_id, "cancelled", "cancelled on request"), project.deployment)
+    return json_response({"project_id": project.project_id, "state": "cancelled", "position": position})
+
+
+async def features(request: web.Request) -> web.Response:
+    """The feature analysis."""
+    project = request.app[FOLLOWER].catalog.project(request.match_info["p"])
+    if not project.features:
+        if project.error:
+            raise ApiError(409, project.error["code"], project.error["message"])
+        raise ApiError(409, "not_ready", "the analysis is not finished yet")
+    return json_response(orjson.loads(request.app[ARTIFACTS].read(project.features)))
+
+
+async def leaderboard(request: web.Request) -> web.Response:
+    """Ranked models."""
+    project = request.app[FOLLOWER].catalog.project(request.match_info["p"])
+    return json_response({"models": project.models, "metric": project.metric, "partition": project.partition, "notes": project.notes})

@@ -1,0 +1,24 @@
+"""Typed keys of what an application carries."""
+
+from aiohttp import web
+
+from gateway.auth import KeyStore
+from gateway.serving import Serving
+from gateway.telemetry import Telemetry
+from models.registry import Artifacts, Registry
+from stream.broker import Producer
+from stream.clickhouse import EventLog
+from stream.control import Follower
+from stream.publisher import Publisher
+from stream.settings import Settings
+
+SETTINGS = web.AppKey("settings", Settings)
+EVENT_LOG = web.AppKey("event_log", EventLog)
+FOLLOWER = web.AppKey("follower", Follower)
+PUBLISHER = web.AppKey("publisher", Publisher)
+PRODUCER = web.AppKey("producer", Producer)
+SERVING = web.AppKey("serving", Serving)
+ARTIFACTS = web.AppKey("artifacts", Artifacts)
+REGISTRY = web.AppKey("registry", Registry)
+TELEMETRY = web.AppKey("telemetry", Telemetry)
+KEYS = web.AppKey("keys", KeyStore)

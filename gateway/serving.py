@@ -1,0 +1,285 @@
+"""Who answers: the loaded champions, and the prediction pipeline from rows to a journalled answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gateway.errors import ApiError
+from gateway.telemetry import Telemetry
+from models.errors import ModelsError
+from models.metrics import decide
+from models.package import ModelPackage
+from models.registry import Registry
+from models.schema import Encoded
+from models.types import Floats, Row
+from stream.clock import now_us
+from stream.control import Follower
+from stream.errors import JournalFull
+from stream.events import Event
+from stream.projections.catalog import Deployment
+from stream.publisher import Publisher
+
+log = logging.getLogger("champion.serving")
+
+BLOCK = 1000
+RECORD_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Served:
+    """A deployment as it answers now: its version and the loaded champion."""
+
+    name: str
+    version: int
+    association_id: str
+    timestamp: str
+    package: ModelPackage
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A decoded prediction request, whatever protocol it came by."""
+
+    rows: list[Row]
+    association_ids: list[str] | None
+    timestamps: list[int] | None
+    request_id: str
+    consumer: str
+    strict: bool = False
+
+
+class Serving:
+    """Keeps the champions loaded as the catalog changes."""
+
+    def __init__(self, follower: Follower, registry: Registry, publisher: Publisher, telemetry: Telemetry, *, on_full: str) -> None:
+        """Listen to the follower; `on_full` is answer or refuse."""
+        self._follower, self._registry, self._publisher, self._telemetry = follower, registry, publisher, telemetry
+        self._refuse = on_full == "refuse"
+        self._served: dict[str, Served] = {}
+        self._failed: dict[str, str] = {}
+        self._packages: dict[str, ModelPackage] = {}
+        self._changed = asyncio.Event()
+        follower.listeners.append(self._noticed)
+
+    def _noticed(self, event: Event) -> None:
+        if event.deployment:
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Load what is deployed, again at every change; for ever."""
+        while True:
+            self._changed.clear()
+            for name, deployment in list(self._follower.catalog.deployments.items()):
+                await self._load(name, deployment)
+            await self._changed.wait()
+
+    async def _load(self, name: str, deployment: Deployment) -> None:
+        now = deployment.now
+        served = self._served.get(name)
+        if deployment.state in {"deleted", "archived"}:
+            self._served.pop(name, None)
+            return
+        if served is not None and served.version == now.version:
+            return
+        try:
+            package = self._packages.get(now.champion) or await asyncio.to_thread(self._warm, now.champion)
+        except (ModelsError, OSError) as error:
+            self._failed[name] = str(error)
+            log.error("champion of %s cannot be loaded: %s", name, error)  # noqa: TRY400
+            return
+        self._failed.pop(name, None)
+        self._packages[now.champion] = package
+        timestamp = str(deployment.settings.get("timestamp", ""))
+        self._served[name] = Served(name, now.version, deployment.association_id, timestamp, package)
+
+    def _warm(self, model_id: str) -> ModelPackage:
+        """Load a package and predict once, so that the first request finds everything ready."""
+        package = self._registry.load(model_id)
+        width = len(package.schema.features)
+        package.plan.predict_one([float("nan")] * width)
+        package.plan.predict(np.full((2, width), np.nan))
+        return package
+
+    async def get(self, name: str) -> Served:
+        """The deployment that answers; 404, or 409 where it is paused."""
+        served = self._served.get(name)
+        if served is None:
+            served = await self._late(name)
+        if self._follower.catalog.deployments[name].state == "paused":
+            raise ApiError(409, "paused", f"deployment {name!r} is paused")
+        return served
+
+    async def _late(self, name: str) -> Served:
+        """Before a 404 control is read to its end, and a model on its way is waited for."""
+        if not self._follower.caught_up.is_set():
+            try:
+                await asyncio.wait_for(self._follower.caught_up.wait(), 2.0)
+            except TimeoutError:
+                pass
+        self._follower.catalog.deployment(name)
+        for _ in range(100):
+            if name in self._served:
+                return self._served[name]
+            if name in self._failed:
+                raise ApiError(503, "model_not_loaded", self._failed[name], retry_after=5)
+            await asyncio.sleep(0.05)
+        raise ApiError(503, "model_not_loaded", f"the champion of {name!r} is being loaded", retry_after=1)
+
+    async def loaded(self, name: str, version: int) -> None:
+        """Wait until a version of a deployment answers."""
+        for _ in range(300):
+            served = self._served.get(name)
+            if (served is not None and served.version >= version) or name in self._failed:
+                return
+            await asyncio.sleep(0.02)
+
+    @property
+    def missing(self) -> list[str]:
+        """Deployments that should answer and cannot yet."""
+        wanted = [n for n, d in self._follower.catalog.deployments.items() if d.state in {"active", "paused"}]
+        return [n for n in wanted if n not in self._served]
+
+    async def predict(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
+        """The pipeline: encode, score, journal, answer; `begun` and `decoded` are clock readings (ns)."""
+        plan = served.package.plan
+        encoded = plan.schema.encode_rows(asked.rows, strict=asked.strict)
+        if encoded.errors and (asked.strict or len(encoded.errors) == len(asked.rows)):
+            details = [{"row": k, "error": text} for k, text in list(encoded.errors.items())[:100]]
+            first = next(iter(encoded.errors.values()))
+            raise ApiError(422, first.split(":")[0], first, details)
+        made = time.perf_counter_ns()
+        output = await self._score(served, encoded)
+        scored = time.perf_counter_ns()
+        ids = association_ids(served, asked)
+        times = asked.timestamps if asked.timestamps is not None else row_times(served, asked.rows)
+        position, recorded = self._record(served, asked, encoded, output, ids, times, (scored - begun) / 1000)
+        journalled = time.perf_counter_ns()
+        answer = self._answer(served, asked, encoded, output, ids)
+        answer["recorded"] = recorded
+        answer["position"] = position
+        self._telemetry.rows[served.name] += len(asked.rows)
+        self._telemetry.observe((begun, decoded, made, scored, journalled, time.perf_counter_ns()))
+        return answer
+
+    async def _score(self, served: Served, encoded: Encoded) -> Floats:
+        plan, matrix = served.package.plan, encoded.matrix
+        if len(matrix) == 1:
+            return plan.predict_one(matrix[0].tolist()).reshape(1, -1)
+        if len(matrix) <= BLOCK:
+            return plan.predict(matrix)
+        parts = []
+        for at in range(0, len(matrix), BLOCK):
+            parts.append(plan.predict(matrix[at : at + BLOCK]))
+            await asyncio.sleep(0)  # other requests go in between
+        return np.concatenate(parts)
+
+    def _record(
+        self, served: Served, asked: Asked, encoded: Encoded, output: Floats, ids: list[str], times: list[int] | None, latency: float
+    ) -> tuple[str, bool]:
+        values, classes, probabilities = columns_of(served, output)
+        rows = encoded.logged
+        if encoded.errors:
+            good = [k for k in range(len(rows)) if k not in encoded.errors]
+            rows, ids = [rows[k] for k in good], [ids[k] for k in good]
+            times = [times[k] for k in good] if times else None
+            values, classes = [values[k] for k in good], [classes[k] for k in good]
+            probabilities = [probabilities[k] for k in good]
+        source, sequence = "", 0
+        now = now_us()
+        for at in range(0, len(rows), RECORD_ROWS):
+            end = at + RECORD_ROWS
+            record = {
+                "k": "p",
+                "d": served.name,
+                "v": served.version,
+                "m": served.package.digest,
+                "id": asked.request_id,
+                "r0": at,
+                "ts": times[at:end] if times else None,
+                "a": ids[at:end],
+                "rows": rows[at:end],
+                "y": values[at:end],
+                "k1": classes[at:end],
+                "q": probabilities[at:end],
+                "lat": round(latency, 1),
+                "c": asked.consumer,
+            }
+            try:
+                source, sequence = self._publisher.record(served.name, record, now, len(record["rows"]))
+            except JournalFull:
+                self._telemetry.unrecorded[served.name] += len(rows) - at
+                if self._refuse:
+                    raise
+                return "", False
+        return f"{source}={sequence}" if source else "", True
+
+    def _answer(self, served: Served, asked: Asked, encoded: Encoded, output: Floats, ids: list[str]) -> dict[str, Any]:
+        target = served.package.schema.target
+        predictions: list[dict[str, Any]] = []
+        if target.task == "regression":
+            for k, value in enumerate(output[:, 0].tolist()):
+                predictions.append({"row": k, "association_id": ids[k], "prediction": value})
+        else:
+            names = target.classes
+            for k, (best, p) in enumerate(zip(decide(output).tolist(), output.tolist(), strict=True)):
+                predictions.append({"row": k, "association_id": ids[k], "prediction": names[best], "probabilities": dict(zip(names, p, strict=True))})
+        for k, notes in encoded.warnings.items():
+            predictions[k]["warnings"] = notes
+        for k, error in encoded.errors.items():
+            predictions[k] = {"row": k, "association_id": ids[k], "error": error}
+        return {
+            "request_id": asked.request_id,
+            "deployment": served.name,
+            "deployment_version": served.version,
+            "model_id": served.package.digest,
+            "predictions": predictions,
+        }
+
+
+def association_ids(served: Served, asked: Asked) -> list[str]:
+    """The caller's ids, those in the association column, or ids made of the request's."""
+    if asked.association_ids is not None:
+        return asked.association_ids
+    name = served.association_id
+    made = asked.request_id
+    if name:
+        return [text_of(row.get(name)) or f"{made}-{k}" for k, row in enumerate(asked.rows)]
+    return [f"{made}-{k}" for k in range(len(asked.rows))]
+
+
+def text_of(value: Any) -> str:
+    """An id as text; empty for none."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)[:128]
+
+
+def row_times(served: Served, rows: list[Row]) -> list[int] | None:
+    """Event times from the deployment's timestamp column, where every row has one."""
+    from stream.clock import parse_time
+
+    if not served.timestamp:
+        return None
+    try:
+        return [parse_time(row[served.timestamp]) for row in rows]
+    except (KeyError, ValueError):
+        return None
+
+
+def columns_of(served: Served, output: Floats) -> tuple[list[float], list[str], list[list[float]]]:
+    """Value, class and probabilities of each row, as the journal keeps them."""
+    target = served.package.schema.target
+    if target.task == "regression":
+        return output[:, 0].tolist(), [""] * len(output), [[]] * len(output)
+    chosen = decide(output).tolist()
+    every = output.tolist()
+    values = output[:, 1].tolist() if target.task == "binary" else [p[k] for p, k in zip(every, chosen, strict=True)]
+    return values, [target.classes[k] for k in chosen], every

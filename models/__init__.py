@@ -1,0 +1,1 @@
+"""The machine learning: values in, values out; no input or output but package files."""

@@ -1,0 +1,447 @@
+"""AutoPilot: analysis, honest partition, every family, calibration, blend, leaderboard.
+
+`run` is a generator: it yields progress as it goes and at the end the result, so that whoever
+drives it decides where the progress is published and when to stop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from models import calibration
+from models.analysis import Analysis, FeatureReport, analyze, as_feature
+from models.baseline import drift_score, freeze
+from models.blueprints import REPOSITORY, Blueprint
+from models.blueprints.base import complete
+from models.errors import DataError, TrainingError
+from models.insights.curves import curves
+from models.insights.importance import normalised, permutation_importance
+from models.metrics import METRICS, default_metric, metrics_of, score_all
+from models.partition import TIME_AUC, Partition, make_partition, time_index_auc, too_few_days
+from models.registry import Registry
+from models.schema import Schema, Target
+from models.scoring import Part, ScoringPlan
+from models.scoring import blend as mix
+from models.table import Table
+from models.types import INPUT_KINDS, Floats, Ints, TaskType
+
+BLEND_OF = 3
+LEAST_ROWS = 20
+CHUNK = 50_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a project may choose; the rest follows from the data."""
+
+    target: str
+    task: TaskType | None = None
+    metric: str | None = None
+    positive: str | None = None
+    timestamp: str | None = None
+    association_id: str | None = None
+    exclude: tuple[str, ...] = ()
+    drop_leakage: str = "high"
+    holdout: float = 0.2
+    gap_seconds: float = 0.0
+    minutes: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, for people."""
+
+    share: float
+    message: str
+    analysis: Analysis | None = None
+
+
+@dataclass
+class Entry:
+    """One row of the leaderboard, with what is needed to package the model."""
+
+    blueprint: str
+    family: str
+    plan: ScoringPlan
+    validation: float
+    holdout: float
+    folds: list[float]
+    scores: dict[str, float]
+    train_seconds: float
+    ms_per_row: float
+    rows: int
+    out_of_fold: Floats = field(repr=False)
+    held: Floats = field(repr=False)
+    model_id: str = ""
+    recommended: bool = False
+    trained_on: str = "development rows"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: the analysis, the partition in words, and the leaderboard, best first."""
+
+    analysis: Analysis
+    metric: str
+    partition: str
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Prepared:
+    """A table turned into what blueprints learn from."""
+
+    analysis: Analysis
+    schema: Schema
+    base: Floats
+    y: Any
+    partition: Partition
+    metric: str
+    notes: list[str]
+
+
+def prepare(table: Table, options: Options) -> Prepared:
+    """Analyse, choose inputs, partition; DataError where no model can be trained."""
+    for name in (options.timestamp, options.association_id, *options.exclude):
+        if name and name not in table.names:
+            raise DataError("unknown_column", f"there is no column {name!r}; columns: {', '.join(table.names)}")
+    analysis = analyze(
+        table,
+        options.target,
+        task=options.task,
+        positive=options.positive,
+        timestamp=options.timestamp,
+        association_id=options.association_id,
+        seed=options.seed,
+    )
+    metric = options.metric or default_metric(analysis.target.task)
+    if metric not in metrics_of(analysis.target.task):
+        raise DataError("unknown_metric", f"{metric!r} is no metric of a {analysis.target.task} task; these are: {', '.join(metrics_of(analysis.target.task))}")
+    kept = table.take(analysis.labelled)
+    if len(kept) < LEAST_ROWS:
+        raise DataError("too_few_rows", f"{len(kept)} rows have a target; {LEAST_ROWS} at least")
+    y = _target_values(kept, analysis)
+    times, note = _times(kept, options, analysis)
+    notes = [*analysis.notes, *([note] if note else [])]
+    partition = make_partition(
+        y, analysis.target.task, times, holdout=options.holdout, gap=int(options.gap_seconds * 1e6), seed=options.seed
+    )
+    if partition.note:
+        notes.append(partition.note)
+    chosen, analysis = choose_inputs(analysis, options, kept, partition, times)
+    if not chosen:
+        raise DataError("no_features", "no column is left to learn from")
+    names = {report.name for report in chosen}
+    unused = tuple(n for n in table.names if n not in names and n != options.target)
+    schema = Schema(analysis.target, tuple(as_feature(kept, r) for r in chosen), unused)
+    return Prepared(analysis, schema, schema.encode_table(kept), y, partition, metric, notes)
+
+
+def _target_values(kept: Table, analysis: Analysis) -> Any:
+    if analysis.target.task == "regression":
+        return kept.numbers(analysis.target.name)
+    from models.types import label_text
+
+    index = {label: k for k, label in enumerate(analysis.target.classes)}
+    texts = kept.texts(analysis.target.name)
+    spelt = {text: index[label_text(text)] for text in set(texts.tolist())}
+    return np.array([spelt[text] for text in texts], dtype=np.int64)
+
+
+def _times(kept: Table, options: Options, analysis: Analysis) -> tuple[Ints | None, str]:
+    if options.timestamp:
+        if not kept.is_date(options.timestamp):
+            raise DataError("wrong_timestamp", f"column {options.timestamp!r} does not hold times")
+        return kept.micros(options.timestamp), ""
+    dates = [r.name for r in analysis.reports if r.kind == "date" and r.missing == 0]
+    if len(dates) == 1:
+        return kept.micros(dates[0]), f"rows are ordered by {dates[0]!r}, the only complete date"
+    return None, ""
+
+
+def choose_inputs(
+    analysis: Analysis, options: Options, kept: Table, partition: Partition, times: Ints | None
+) -> tuple[list[FeatureReport], Analysis]:
+    """The columns models may read; each other one carries the reason why not."""
+    drop = {"none": set(), "high": {"high"}, "all": {"high", "moderate"}}.get(options.drop_leakage)
+    if drop is None:
+        raise DataError("wrong_option", "drop_leakage is none, high or all")
+    chosen, reports = [], []
+    for report in analysis.reports:
+        reason = ""
+        if report.name in options.exclude:
+            reason = "excluded"
+        elif report.kind not in INPUT_KINDS:
+            reason = f"not_used: {report.kind}"
+        elif report.leakage in drop:
+            reason = f"dropped: {report.leakage} leakage"
+        elif any(w.startswith("duplicate_of: ") and w[14:] not in options.exclude for w in report.warnings):
+            reason = "dropped: duplicate"
+        elif partition.kind == "time" and report.kind == "numeric":
+            auc = time_index_auc(kept.numbers(report.name), partition.folds)
+            if auc >= TIME_AUC:
+                report = replace(report, kind="time_index")  # noqa: PLW2901
+                reason = f"dropped: time_index (tells training from validation rows, AUC {auc:.2f})"
+            elif times is not None and too_few_days(kept.numbers(report.name), times):
+                report = replace(report, kind="time_index")  # noqa: PLW2901
+                reason = "dropped: time_index (fixed by the day, fewer than ten days behind a value)"
+        if reason:
+            report = replace(report, warnings=(*report.warnings, reason))  # noqa: PLW2901
+        else:
+            chosen.append(report)
+        reports.append(report)
+    return chosen, replace(analysis, reports=tuple(reports))
+
+
+def run(table: Table, options: Options, blueprints: tuple[Blueprint, ...] = REPOSITORY) -> Iterator[Progress | Result]:
+    """Train every blueprint, blend the best, retrain the recommended one on all rows."""
+    started = time.monotonic()
+    yield Progress(0.0, f"analysing {len(table):,} rows and {len(table.names)} columns")
+    data = prepare(table, options)
+    yield Progress(0.1, f"{len(data.schema.features)} features, {data.partition.kind} partition", data.analysis)
+    entries: list[Entry] = []
+    failures: list[str] = []
+    for number, blueprint in enumerate(blueprints):
+        spent = (time.monotonic() - started) / 60
+        if options.minutes is not None and spent > options.minutes and len(entries) > 1:
+            data.notes.append(f"{blueprint.name} and what follows were left out: {options.minutes:g} minutes are over")
+            break
+        try:
+            entry = train_entry(data, blueprint, options)
+        except (ValueError, FloatingPointError, TrainingError) as error:
+            failures.append(f"{blueprint.name} failed: {error}")
+            continue
+        entries.append(entry)
+        share = 0.1 + 0.75 * (number + 1) / len(blueprints)
+        yield Progress(share, f"{blueprint.name}: {data.metric} {entry.validation:.4f} in {entry.train_seconds:.1f} s")
+    if not entries:
+        raise TrainingError("no_model", "no blueprint could be trained: " + "; ".join(failures))
+    entries = ranked(entries, data.metric)
+    blended = blend(data, [e for e in entries if e.blueprint != "constant"])
+    if blended:
+        entries = ranked([*entries, blended], data.metric)
+    yield Progress(0.88, f"retraining {entries[0].blueprint} on all {len(data.y):,} rows")
+    entries.insert(0, retrain_on_all(data, entries[0], blueprints, options))
+    yield Result(data.analysis, data.metric, describe(data.partition), tuple(entries), (*data.notes, *failures))
+
+
+def ranked(entries: list[Entry], metric: str) -> list[Entry]:
+    """Best validation score first; without one last."""
+    sign = -1.0 if METRICS[metric].higher_is_better else 1.0
+    return sorted(entries, key=lambda e: sign * e.validation if np.isfinite(e.validation) else np.inf)
+
+
+def sample_of(rows: Ints, most: int, kind: str, seed: int) -> Ints:
+    """At most `most` rows: the newest of time-ordered ones, a seeded sample otherwise."""
+    if len(rows) <= most:
+        return rows
+    return rows[-most:] if kind == "time" else np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+
+
+def train_entry(data: Prepared, blueprint: Blueprint, options: Options) -> Entry:
+    """Cross-validate, calibrate out of fold, fit on the development rows, score the holdout."""
+    started = time.monotonic()
+    target, kind = data.schema.target, data.partition.kind
+    outputs, folds, rows = [], [], []
+    for train, validate in data.partition.folds:
+        train = sample_of(train, blueprint.most_rows, kind, options.seed)  # noqa: PLW2901
+        if target.task != "regression" and not complete(data.y[train], len(target.classes)):
+            continue
+        member = blueprint.fit(data.schema, data.base[train], data.y[train], options.seed)
+        output = member.predict(data.base[validate])
+        outputs.append(output)
+        rows.append(validate)
+        folds.append(score_of(target, data.y[validate], output, data.metric))
+    if not outputs:
+        raise TrainingError("no_fold", "no fold has every class in its training rows")
+    out_of_fold, validated = np.concatenate(outputs), data.y[np.concatenate(rows)]
+    by: list[float] = []
+    if target.task != "regression" and blueprint.name != "constant":
+        fold = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        by = calibration.fit(out_of_fold, validated, fold, forward=kind == "time")
+    final = sample_of(data.partition.development, blueprint.most_rows, kind, options.seed)
+    plan = ScoringPlan(data.schema, (Part(blueprint.fit(data.schema, data.base[final], data.y[final], options.seed)),), by)
+    entry = entry_of(data, plan, blueprint.name, blueprint.family, calibration.calibrate(out_of_fold, by), validated)
+    entry.folds, entry.rows, entry.train_seconds = folds, len(final), time.monotonic() - started
+    return entry
+
+
+def entry_of(data: Prepared, plan: ScoringPlan, name: str, family: str, out_of_fold: Floats, validated: Any) -> Entry:
+    """Score a plan on out-of-fold and holdout rows and take its speed."""
+    target = data.schema.target
+    held_y = data.y[data.partition.holdout]
+    held = predict_in_chunks(plan, data.base[data.partition.holdout])
+    return Entry(
+        blueprint=name,
+        family=family,
+        plan=plan,
+        validation=score_of(target, validated, out_of_fold, data.metric),
+        holdout=score_of(target, held_y, held, data.metric),
+        folds=[],
+        scores=score_all(target.task, held_y, values_of(target, held)),
+        train_seconds=0.0,
+        ms_per_row=single_row_ms(plan, data.base),
+        rows=0,
+        out_of_fold=out_of_fold,
+        held=held,
+    )
+
+
+def predict_in_chunks(plan: ScoringPlan, base: Floats) -> Floats:
+    """Predictions of many rows in bounded memory."""
+    parts = [plan.predict(base[at : at + CHUNK]) for at in range(0, len(base), CHUNK)]
+    return np.concatenate(parts) if parts else plan.predict(base)
+
+
+def values_of(target: Target, output: Floats) -> Floats:
+    """What metrics want: (n, K) probabilities or (n,) values."""
+    return output[:, 0] if target.task == "regression" else output
+
+
+def score_of(target: Target, y: Any, output: Floats, metric: str) -> float:
+    """One metric."""
+    return METRICS[metric].function(y, values_of(target, output))
+
+
+def single_row_ms(plan: ScoringPlan, base: Floats) -> float:
+    """Median milliseconds that a single base row takes."""
+    rows = [row.tolist() for row in base[:50]]
+    took = []
+    for row in rows:
+        begun = time.perf_counter()
+        plan.predict_one(row)
+        took.append(time.perf_counter() - begun)
+    return float(np.median(took) * 1000)
+
+
+def blend(data: Prepared, best: list[Entry]) -> Entry | None:
+    """The equal-weight mean of the best calibrated models of different families."""
+    chosen: list[Entry] = []
+    for entry in best:
+        if entry.family not in {e.family for e in chosen} and len(chosen) < BLEND_OF:
+            chosen.append(entry)
+    if len(chosen) < 2 or len({len(e.out_of_fold) for e in chosen}) > 1:  # noqa: PLR2004
+        return None
+    weights = [1.0 / len(chosen)] * len(chosen)
+    parts = tuple(Part(e.plan.parts[0].member, w, e.plan.calibration) for e, w in zip(chosen, weights, strict=True))
+    mixed = mix([e.out_of_fold for e in chosen], weights, data.schema.target.task)
+    validated = data.y[np.concatenate([v for _, v in data.partition.folds])]
+    if len(validated) != len(mixed):
+        return None
+    plan = ScoringPlan(data.schema, parts)
+    name = "blend of " + ", ".join(e.blueprint for e in chosen)
+    entry = entry_of(data, plan, name, "blend", mixed, validated)
+    entry.rows = max(e.rows for e in chosen)
+    entry.train_seconds = sum(e.train_seconds for e in chosen)
+    return entry
+
+
+def retrain_on_all(data: Prepared, best: Entry, blueprints: tuple[Blueprint, ...], options: Options) -> Entry:
+    """The best recipe fitted on every row; calibration and out-of-fold predictions stay its parent's."""
+    started = time.monotonic()
+    rows = np.concatenate([data.partition.development, data.partition.holdout])
+    if data.partition.kind != "time":
+        rows = np.sort(rows)
+    names = best.blueprint.removeprefix("blend of ").split(", ")
+    recipes = {b.name: b for b in blueprints}
+    parts = []
+    for name, part in zip(names, best.plan.parts, strict=True):
+        blueprint = recipes[name]
+        chosen = sample_of(rows, blueprint.most_rows, data.partition.kind, options.seed)
+        member = blueprint.fit(data.schema, data.base[chosen], data.y[chosen], options.seed)
+        parts.append(Part(member, part.weight, part.calibration))
+    plan = ScoringPlan(data.schema, tuple(parts), best.plan.calibration)
+    return replace(
+        best,
+        plan=plan,
+        rows=len(rows),
+        train_seconds=time.monotonic() - started,
+        ms_per_row=single_row_ms(plan, data.base),
+        recommended=True,
+        trained_on="all rows",
+    )
+
+
+def describe(partition: Partition) -> str:
+    """The partition in words."""
+    how = "forward in time" if partition.kind == "time" else "at random, stratified"
+    return f"{len(partition.folds)} folds {how}, {len(partition.holdout):,} rows held out"
+
+
+def save_all(registry: Registry, table: Table, result: Result, options: Options, more: dict[str, Any]) -> list[dict[str, Any]]:
+    """Package every entry; answers the leaderboard as JSON with each model's id and insights."""
+    data = prepare(table, options)
+    rng = np.random.default_rng(options.seed)
+    target = data.schema.target
+    board = []
+    importances: dict[str, dict[str, float]] = {}
+    for entry in result.entries:
+        held = data.partition.holdout
+        if entry.blueprint not in importances:
+            importances[entry.blueprint] = permutation_importance(entry.plan, data.base[held], data.y[held], result.metric, options.seed)
+        used = rng.permutation(len(data.base))[:100_000] if len(data.base) > 100_000 else slice(None)  # noqa: PLR2004
+        reference = np.concatenate([entry.out_of_fold, entry.held])
+        baseline = freeze(data.schema, data.base[used], drift_score(target, reference))
+        summary = entry_json(entry, result.metric)
+        metadata = {
+            **more,
+            **summary,
+            "project_target": target.name,
+            "task": target.task,
+            "importance": normalised(importances[entry.blueprint]),
+            "importance_raw": importances[entry.blueprint],
+            "metrics": {k: v for k, v in entry.scores.items() if np.isfinite(v)},
+            "insights": curves(target, data.y[held], entry.held),
+            "partition": result.partition,
+            "seed": options.seed,
+        }
+        entry.model_id = registry.save(entry.plan, baseline, metadata)
+        board.append({**summary, "model_id": entry.model_id})
+    return board
+
+
+def entry_json(entry: Entry, metric: str) -> dict[str, Any]:
+    """A leaderboard row."""
+    return {
+        "blueprint": entry.blueprint,
+        "family": entry.family,
+        "metric": metric,
+        "validation": _finite(entry.validation),
+        "cross_validation": [_finite(v) for v in entry.folds],
+        "holdout": _finite(entry.holdout),
+        "ms_per_row": entry.ms_per_row,
+        "train_seconds": entry.train_seconds,
+        "rows": entry.rows,
+        "trained_on": entry.trained_on,
+        "recommended": entry.recommended,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def features_json(analysis: Analysis) -> list[dict[str, Any]]:
+    """The feature analysis as JSON."""
+    return [
+        {
+            "name": r.name,
+            "kind": r.kind,
+            "missing": r.missing,
+            "unique": r.unique,
+            "importance": r.importance,
+            "leakage": r.leakage,
+            "reasons": list(r.reasons),
+            "warnings": list(r.warnings),
+            "summary": r.summary,
+            "associated": [list(pair) for pair in r.associated],
+        }
+        for r in analysis.reports
+    ]

@@ -1,0 +1,185 @@
+"""The frozen reference that drift is measured against: bins of every input and of the prediction.
+
+All bins of a deployment's inputs lie side by side in one integer array; the prediction's come last.
+A numeric input has, in this order: below the reference, its bins, above it, missing. A categorical
+one: its levels, other, unseen, missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.schema import Feature, Schema, Target
+from models.types import Floats, Ints
+
+FEW = 20
+DECILES = 10
+LEVEL_SHARE = 0.01
+MOST_LEVELS = 30
+PREDICTION = "prediction"
+
+
+@dataclass(frozen=True)
+class Bins:
+    """One variable's frozen bins and how many reference rows fell into each."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    edges: tuple[float, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    table: tuple[int, ...] = ()
+    reference: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many integers this variable takes."""
+        return len(self.labels)
+
+    def place(self, values: Floats) -> Ints:
+        """The bin of each base value (see `models.schema`)."""
+        if self.kind == "categorical":
+            table = np.array(self.table, dtype=np.int64)
+            return np.asarray(table[np.where(np.isnan(values), len(table) - 1, values).astype(np.int64)])
+        places = np.searchsorted(np.array(self.edges), values, side="right") + 1
+        places[values < self.low] = 0
+        places[values > self.high] = self.size - 2
+        places[np.isnan(values)] = self.size - 1
+        return np.asarray(places, dtype=np.int64)
+
+    def merged(self, counts: Any) -> Ints:
+        """Counts as PSI wants them: numeric outer bins take what lies beyond the reference."""
+        counts = np.asarray(counts, dtype=np.int64)
+        if self.kind == "categorical":
+            return counts
+        inner = counts[1:-2].copy()
+        inner[0] += counts[0]
+        inner[-1] += counts[-2]
+        return np.append(inner, counts[-1])
+
+    def merged_labels(self) -> list[str]:
+        """The labels that belong to `merged` counts."""
+        if self.kind == "categorical":
+            return list(self.labels)
+        return [*self.labels[1:-2], self.labels[-1]]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Bins for every input in the schema's order, and for the prediction."""
+
+    features: tuple[Bins, ...]
+    prediction: Bins
+
+    @property
+    def size(self) -> int:
+        """The length of the count array."""
+        return sum(b.size for b in self.features) + self.prediction.size
+
+    def places(self, matrix: Floats, scores: Floats) -> Ints:
+        """The flat bin index of every value: (n, inputs + 1)."""
+        out = np.empty((len(matrix), len(self.features) + 1), dtype=np.int64)
+        offset = 0
+        for j, bins in enumerate(self.features):
+            out[:, j] = bins.place(matrix[:, j]) + offset
+            offset += bins.size
+        out[:, -1] = self.prediction.place(scores) + offset
+        return out
+
+    def counts(self, matrix: Floats, scores: Floats, groups: Ints, size: int) -> Ints:
+        """Integer counts (size, bins): row r counts in groups[r]."""
+        flat = self.places(matrix, scores) + (groups * self.size)[:, None]
+        return np.bincount(flat.ravel(), minlength=size * self.size).reshape(size, self.size)
+
+    def split(self, counts: Any) -> list[tuple[Bins, Ints]]:
+        """A count array as one slice a variable, the prediction last."""
+        out, offset = [], 0
+        for bins in (*self.features, self.prediction):
+            out.append((bins, np.asarray(counts[offset : offset + bins.size], dtype=np.int64)))
+            offset += bins.size
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `baseline_from_json` reads."""
+        return {"features": [vars(b) for b in self.features], "prediction": vars(self.prediction)}
+
+
+def baseline_from_json(data: dict[str, Any]) -> Baseline:
+    """Read what `Baseline.to_json` wrote."""
+    return Baseline(tuple(_bins(b) for b in data["features"]), _bins(data["prediction"]))
+
+
+def _bins(data: dict[str, Any]) -> Bins:
+    return Bins(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def freeze(schema: Schema, matrix: Floats, scores: Floats) -> Baseline:
+    """Freeze bins from training rows, and the prediction's from out-of-fold scores.
+
+    `scores` is what `drift_score` gives: the positive class's probability, the class, or the value.
+    """
+    features = tuple(
+        categorical_bins(f, matrix[:, j]) if f.kind == "categorical" else numeric_bins(f.name, matrix[:, j])
+        for j, f in enumerate(schema.features)
+    )
+    if schema.target.task == "multiclass":
+        classes = Feature(PREDICTION, "categorical", schema.target.classes)
+        return Baseline(features, categorical_bins(classes, scores))
+    return Baseline(features, numeric_bins(PREDICTION, scores))
+
+
+def drift_score(target: Target, output: Floats) -> Floats:
+    """What of a prediction is watched: positive probability, class index or value, (n,)."""
+    if target.task == "regression":
+        return output.reshape(-1)
+    if target.task == "binary":
+        return output[:, 1]
+    from models.metrics import decide
+
+    return decide(output).astype(np.float64)
+
+
+def numeric_bins(name: str, values: Floats) -> Bins:
+    """Deciles, or one bin a value where there are at most twenty."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        known = np.zeros(1)
+    distinct = np.unique(known)
+    if len(distinct) <= FEW:
+        edges = distinct[1:]
+        inner = [number_text(v) for v in distinct]
+    else:
+        edges = np.unique(np.quantile(known, np.arange(1, DECILES) / DECILES))
+        bounds = [distinct[0], *edges, distinct[-1]]
+        inner = [f"{number_text(a)} to {number_text(b)}" for a, b in zip(bounds, bounds[1:], strict=False)]
+    labels = ("below", *inner, "above", "missing")
+    bins = Bins(name, "numeric", labels, tuple(edges.tolist()), float(distinct[0]), float(distinct[-1]))
+    return _with_reference(bins, values)
+
+
+def categorical_bins(feature: Feature, values: Floats) -> Bins:
+    """A bin for each level with 1 % of the reference (30 at most), then other, unseen, missing."""
+    codes = values[~np.isnan(values)].astype(np.int64)
+    size = len(feature.levels)
+    counts = np.bincount(codes, minlength=size + 1)[:size]
+    order = sorted(range(size), key=lambda i: (-counts[i], i))[:MOST_LEVELS]
+    own = [i for i in order if counts[i] >= LEVEL_SHARE * max(len(values), 1)]
+    labels = (*(feature.levels[i] for i in own), "other", "unseen", "missing")
+    table = [len(own)] * size + [len(own) + 1, len(own) + 2]
+    for place, level in enumerate(own):
+        table[level] = place
+    return _with_reference(Bins(feature.name, "categorical", labels, table=tuple(table)), values)
+
+
+def _with_reference(bins: Bins, values: Floats) -> Bins:
+    counts = np.bincount(bins.place(values), minlength=bins.size)
+    return Bins(**{**vars(bins), "reference": tuple(counts.tolist())})
+
+
+def number_text(value: float) -> str:
+    """A short spelling for labels."""
+    return f"{value:.4g}"

@@ -1,0 +1,28 @@
+"""What can go wrong with data and models.
+
+ModelsError
+ ├── DataError      a table, a target or a row that cannot be used
+ ├── PackageError   a model package that is damaged or of an unknown form
+ └── TrainingError  no model could be trained
+"""
+
+
+class ModelsError(Exception):
+    """The root of this package's errors; `code` is stable, the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the stable code beside the message."""
+        super().__init__(message)
+        self.code = code
+
+
+class DataError(ModelsError):
+    """A table, a target or a row cannot be used as it is."""
+
+
+class PackageError(ModelsError):
+    """A model package is damaged, unknown or was made by a newer version."""
+
+
+class TrainingError(ModelsError):
+    """AutoPilot could not train a single model."""

@@ -1,0 +1,1 @@
+"""What a trained model tells of itself: one insight a file."""

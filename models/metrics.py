@@ -1,0 +1,304 @@
+"""The metrics, by the words of the contract: one table of name, direction and function.
+
+Classification functions take class indices `y` (n,) and probabilities `p` (n, K); regression ones
+take values and predictions (n,). A `y` of -1 is a class that was never trained: an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.types import Floats, Ints, TaskType
+
+EPS = 1e-15
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's name, whether higher is better, and its function."""
+
+    name: str
+    higher_is_better: bool
+    function: Callable[[Any, Floats], float]
+
+
+def decide(p: Floats) -> Ints:
+    """The class of each row: argmax of the probabilities rounded to 12 digits, first label wins."""
+    return np.asarray(np.argmax(np.round(p, 12), axis=1), dtype=np.int64)
+
+
+def log_loss(y: Ints, p: Floats) -> float:
+    """Mean negative log-likelihood; an unseen class counts with p = eps."""
+    if not len(y):
+        return NAN
+    chosen = np.where(y >= 0, p[np.arange(len(y)), np.maximum(y, 0)], EPS)
+    return float(np.mean(-np.log(np.clip(chosen, EPS, 1.0))))
+
+
+def accuracy(y: Ints, p: Floats) -> float:
+    """Share of rows whose most probable class is right."""
+    return float(np.mean(decide(p) == y)) if len(y) else NAN
+
+
+def auc_of(positive: Any, score: Floats) -> float:
+    """Area under the ROC curve by ranks, ties averaged (Mann-Whitney); NaN with one class."""
+    positive = np.asarray(positive, dtype=bool)
+    n1 = int(positive.sum())
+    n0 = len(positive) - n1
+    if not n1 or not n0:
+        return NAN
+    values, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    del values
+    ranks = np.cumsum(counts) - (counts - 1) / 2.0
+    return float((ranks[inverse][positive].sum() - n1 * (n1 + 1) / 2.0) / (n1 * n0))
+
+
+def roc_auc(y: Ints, p: Floats) -> float:
+    """Area under the ROC curve; several classes one-vs-rest, weighted by their share."""
+    if p.shape[1] == 2:  # noqa: PLR2004
+        return auc_of(y == 1, p[:, 1])
+    return _weighted(y, p, lambda k: auc_of(y == k, p[:, k]))
+
+
+def _weighted(y: Ints, p: Floats, one: Callable[[int], float]) -> float:
+    total, weight = 0.0, 0
+    for k in range(p.shape[1]):
+        count = int(np.sum(y == k))
+        value = one(k) if count else NAN
+        if count and np.isfinite(value):
+            total, weight = total + count * value, weight + count
+    return total / weight if weight else NAN
+
+
+def average_precision(positive: Any, score: Floats) -> float:
+    """Area under the precision-recall steps (average precision)."""
+    positive = np.asarray(positive, dtype=bool)
+    total = int(positive.sum())
+    if not total:
+        return NAN
+    order = np.argsort(-score, kind="stable")
+    hits, ordered = np.cumsum(positive[order]), score[order]
+    last = np.append(np.nonzero(np.diff(ordered))[0], len(ordered) - 1)
+    precision = hits[last] / (last + 1.0)
+    recall = hits[last] / total
+    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * precision))
+
+
+def pr_auc(y: Ints, p: Floats) -> float:
+    """Average precision; several classes one-vs-rest, weighted by their share."""
+    if p.shape[1] == 2:  # noqa: PLR2004
+        return average_precision(y == 1, p[:, 1])
+    return _weighted(y, p, lambda k: average_precision(y == k, p[:, k]))
+
+
+def _confusion(y: Ints, p: Floats) -> Floats:
+    size = p.shape[1]
+    keep = y >= 0
+    table = np.zeros((size, size))
+    np.add.at(table, (y[keep], decide(p)[keep]), 1.0)
+    return table
+
+
+def _per_class(y: Ints, p: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    table = _confusion(y, p)
+    hit = np.diag(table)
+    predicted = np.bincount(decide(p), minlength=p.shape[1]).astype(np.float64)
+    return hit, predicted, table.sum(axis=1), table.sum(axis=0)
+
+
+def _ratio(a: Floats, b: Floats) -> Floats:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def _macro(values: Floats, support: Floats) -> float:
+    if len(values) == 2:  # noqa: PLR2004 - binary: the positive class
+        return float(values[1])
+    present = support > 0
+    return float(np.mean(values[present])) if present.any() else NAN
+
+
+def precision(y: Ints, p: Floats) -> float:
+    """Precision of the positive class; several classes: mean over those present."""
+    hit, predicted, support, _ = _per_class(y, p)
+    return _macro(_ratio(hit, predicted), support)
+
+
+def recall(y: Ints, p: Floats) -> float:
+    """Recall of the positive class; several classes: mean over those present."""
+    hit, _, support, _ = _per_class(y, p)
+    return _macro(_ratio(hit, support), support)
+
+
+def f1(y: Ints, p: Floats) -> float:
+    """Harmonic mean of precision and recall; several classes: mean over those present."""
+    hit, predicted, support, _ = _per_class(y, p)
+    return _macro(_ratio(2 * hit, predicted + support), support)
+
+
+def balanced_accuracy(y: Ints, p: Floats) -> float:
+    """Mean recall over the classes present."""
+    hit, _, support, _ = _per_class(y, p)
+    present = support > 0
+    return float(np.mean(_ratio(hit, support)[present])) if present.any() else NAN
+
+
+def mcc(y: Ints, p: Floats) -> float:
+    """Matthews correlation coefficient, for any number of classes (Gorodkin 2004)."""
+    table = _confusion(y, p)
+    t, q, n, c = table.sum(axis=1), table.sum(axis=0), table.sum(), np.trace(table)
+    below = np.sqrt((n * n - q @ q) * (n * n - t @ t))
+    return float((c * n - t @ q) / below) if below > 0 else 0.0
+
+
+def brier(y: Ints, p: Floats) -> float:
+    """Mean squared error of the probabilities; binary: of the positive class alone."""
+    if not len(y):
+        return NAN
+    if p.shape[1] == 2:  # noqa: PLR2004
+        return float(np.mean((p[:, 1] - (y == 1)) ** 2))
+    hot = (y[:, None] == np.arange(p.shape[1])[None, :]).astype(np.float64)
+    return float(np.mean(((p - hot) ** 2).sum(axis=1)))
+
+
+def ece(y: Ints, p: Floats) -> float:
+    """Expected calibration error over ten equal bins of the predicted probability."""
+    if not len(y):
+        return NAN
+    binary = p.shape[1] == 2  # noqa: PLR2004
+    sure = p[:, 1] if binary else p.max(axis=1)
+    right = (y == 1) if binary else (decide(p) == y)
+    place = np.minimum((sure * 10).astype(int), 9)
+    gap = np.bincount(place, weights=sure - right, minlength=10)
+    return float(np.abs(gap).sum() / len(y))
+
+
+def gini_norm(y: Ints, p: Floats) -> float:
+    """Normalised Gini: 2 AUC - 1."""
+    return 2 * roc_auc(y, p) - 1
+
+
+def ks(y: Ints, p: Floats) -> float:
+    """Largest distance between the score distributions of the two classes."""
+    if p.shape[1] != 2:  # noqa: PLR2004
+        return _weighted(y, p, lambda k: _ks(y == k, p[:, k]))
+    return _ks(y == 1, p[:, 1])
+
+
+def _ks(positive: Any, score: Floats) -> float:
+    n1 = int(np.sum(positive))
+    n0 = len(score) - n1
+    if not n1 or not n0:
+        return NAN
+    order = np.argsort(score, kind="stable")
+    ordered, label = score[order], np.asarray(positive)[order]
+    last = np.append(np.nonzero(np.diff(ordered))[0], len(ordered) - 1)
+    return float(np.max(np.abs(np.cumsum(label)[last] / n1 - np.cumsum(~label)[last] / n0)))
+
+
+def rmse(y: Floats, p: Floats) -> float:
+    """Root mean squared error, in the target's unit."""
+    return float(np.sqrt(np.mean((y - p) ** 2))) if len(y) else NAN
+
+
+def mae(y: Floats, p: Floats) -> float:
+    """Mean absolute error, in the target's unit."""
+    return float(np.mean(np.abs(y - p))) if len(y) else NAN
+
+
+def mape(y: Floats, p: Floats) -> float:
+    """Mean absolute percentage error over rows whose actual is not zero."""
+    keep = y != 0
+    return float(np.mean(np.abs((y[keep] - p[keep]) / y[keep]))) if keep.any() else NAN
+
+
+def r2(y: Floats, p: Floats) -> float:
+    """Share of the variance explained."""
+    spread = float(np.sum((y - y.mean()) ** 2)) if len(y) else 0.0
+    return 1.0 - float(np.sum((y - p) ** 2)) / spread if spread > 0 else NAN
+
+
+def rmsle(y: Floats, p: Floats) -> float:
+    """Root mean squared log error; NaN where an actual is at most -1."""
+    if not len(y) or np.any(y <= -1):
+        return NAN
+    return float(np.sqrt(np.mean((np.log1p(y) - np.log1p(np.maximum(p, 0.0))) ** 2)))
+
+
+def poisson_deviance(y: Floats, p: Floats) -> float:
+    """Mean Poisson deviance; NaN where an actual is negative or a prediction not positive."""
+    if not len(y) or np.any(y < 0) or np.any(p <= 0):
+        return NAN
+    log = np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / p), 0.0)
+    return float(2 * np.mean(log - y + p))
+
+
+def gamma_deviance(y: Floats, p: Floats) -> float:
+    """Mean gamma deviance; NaN where an actual or a prediction is not positive."""
+    if not len(y) or np.any(y <= 0) or np.any(p <= 0):
+        return NAN
+    return float(2 * np.mean(np.log(p / y) + y / p - 1))
+
+
+def tweedie_deviance(y: Floats, p: Floats) -> float:
+    """Mean Tweedie deviance of power 1.5."""
+    if not len(y) or np.any(y < 0) or np.any(p <= 0):
+        return NAN
+    power = 1.5
+    a = np.power(y, 2 - power) / ((1 - power) * (2 - power))
+    b = y * np.power(p, 1 - power) / (1 - power)
+    return float(2 * np.mean(a - b + np.power(p, 2 - power) / (2 - power)))
+
+
+CLASSIFICATION = {
+    m.name: m
+    for m in (
+        Metric("log_loss", False, log_loss),
+        Metric("accuracy", True, accuracy),
+        Metric("balanced_accuracy", True, balanced_accuracy),
+        Metric("roc_auc", True, roc_auc),
+        Metric("pr_auc", True, pr_auc),
+        Metric("f1", True, f1),
+        Metric("precision", True, precision),
+        Metric("recall", True, recall),
+        Metric("mcc", True, mcc),
+        Metric("brier", False, brier),
+        Metric("ece", False, ece),
+        Metric("gini_norm", True, gini_norm),
+        Metric("ks", True, ks),
+    )
+}
+REGRESSION = {
+    m.name: m
+    for m in (
+        Metric("rmse", False, rmse),
+        Metric("mae", False, mae),
+        Metric("mape", False, mape),
+        Metric("r2", True, r2),
+        Metric("rmsle", False, rmsle),
+        Metric("poisson_deviance", False, poisson_deviance),
+        Metric("gamma_deviance", False, gamma_deviance),
+        Metric("tweedie_deviance", False, tweedie_deviance),
+    )
+}
+METRICS = CLASSIFICATION | REGRESSION
+
+
+def metrics_of(task: TaskType) -> dict[str, Metric]:
+    """The metrics that exist for a task."""
+    return REGRESSION if task == "regression" else CLASSIFICATION
+
+
+def default_metric(task: TaskType) -> str:
+    """What the leaderboard is sorted by unless told otherwise."""
+    return "rmse" if task == "regression" else "log_loss"
+
+
+def score_all(task: TaskType, y: Any, p: Floats) -> dict[str, float]:
+    """Every metric of the task; NaN where it is not defined on these rows."""
+    with np.errstate(all="ignore"):
+        return {name: metric.function(y, p) for name, metric in metrics_of(task).items()}

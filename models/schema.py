@@ -1,0 +1,272 @@
+"""The columns a model reads: their names, kinds and levels, and rows as a float64 matrix.
+
+The *base matrix* of a schema has a column a feature: numbers as they are, categories as the index
+of their level (`len(levels)` for a level never seen), missing as NaN. It is what all models of a
+project share; each model maps it to its own inputs with look-ups.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.errors import DataError
+from models.table import Table, plain_text
+from models.types import Floats, Kind, Row, TaskType
+
+MAX_LEVELS = 5000
+NAN = float("nan")
+TRUE_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "t": 1.0, "f": 0.0}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input column; `levels` are a categorical's known texts, most frequent first."""
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """The column predicted; `classes` in the order of the probability columns."""
+
+    name: str
+    task: TaskType
+    classes: tuple[str, ...] = ()
+    positive: str = ""
+    lower: float = 0.0
+    upper: float = 1.0
+    mean: float = 0.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows made ready: base matrix, the values to log, and what was odd about each row."""
+
+    matrix: Floats
+    logged: list[Row]
+    warnings: dict[int, list[str]] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A target, the inputs, and the training columns that are accepted but not used."""
+
+    target: Target
+    features: tuple[Feature, ...]
+    unused: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Compile the look-ups once."""
+        plan = []
+        for index, feature in enumerate(self.features):
+            table = {level: float(i) for i, level in enumerate(feature.levels)}
+            plan.append((index, feature.name, feature.kind, table, float(len(feature.levels))))
+        object.__setattr__(self, "_plan", tuple(plan))
+        known = {f.name for f in self.features} | set(self.unused) | {self.target.name}
+        object.__setattr__(self, "_known", frozenset(known))
+        object.__setattr__(self, "_inputs", frozenset(f.name for f in self.features))
+
+    @property
+    def names(self) -> list[str]:
+        """The inputs' names, in the order of the base matrix."""
+        return [feature.name for feature in self.features]
+
+    def encode_rows(self, rows: list[Row], *, strict: bool = False) -> Encoded:
+        """Row dicts as a base matrix; a value of the wrong type gives its row an error."""
+        plan: Any = self._plan  # type: ignore[attr-defined]
+        width = len(plan)
+        flat: list[float] = []
+        warnings: dict[int, list[str]] = {}
+        errors: dict[int, str] = {}
+        logged: list[Row] = []
+        for number, row in enumerate(rows):
+            try:
+                vector, notes, kept = self._encode_row(plan, row)
+            except DataError as error:
+                errors[number] = f"{error.code}: {error}"
+                flat.extend([NAN] * width)
+                logged.append({})
+                continue
+            if notes:
+                if strict and any(note.startswith("unknown_feature") for note in notes):
+                    errors[number] = "; ".join(n for n in notes if n.startswith("unknown_feature"))
+                warnings[number] = notes
+            flat.extend(vector)
+            logged.append(kept)
+        matrix = np.array(flat, dtype=np.float64).reshape(len(rows), width)
+        return Encoded(matrix, logged, warnings, errors)
+
+    def _encode_row(self, plan: Any, row: Row) -> tuple[list[float], list[str], Row]:
+        # One pass by design: this is the hot path of every prediction.
+        if type(row) is not dict:
+            raise DataError("wrong_type", "a row must be an object of feature names and values")
+        vector: list[float] = []
+        notes: list[str] = []
+        changed: Row = {}
+        found = 0
+        for _, name, kind, table, unseen in plan:
+            value = row.get(name)
+            if value is None:
+                found += name in row
+                vector.append(NAN)
+                notes.append("missing_feature: " + name)
+                continue
+            found += 1
+            if kind == "categorical":
+                if type(value) is not str:
+                    value = changed[name] = level_text(name, value)
+                    if value is None:
+                        vector.append(NAN)
+                        notes.append("missing_feature: " + name)
+                        continue
+                code = table.get(value)
+                if code is None:
+                    code = unseen
+                    notes.append("unseen_category: " + name)
+                vector.append(code)
+            elif type(value) is float or type(value) is int:
+                if value != value:  # noqa: PLR0124 - NaN
+                    changed[name] = None
+                    notes.append("missing_feature: " + name)
+                elif value in (math.inf, -math.inf) or abs(value) > 1e300:  # noqa: PLR2004
+                    raise DataError("wrong_type", f"{name!r} must be a finite number")
+                vector.append(float(value))
+            else:
+                number = changed[name] = number_from(name, kind, value)
+                if number is None:
+                    notes.append("missing_feature: " + name)
+                    vector.append(NAN)
+                else:
+                    vector.append(number)
+        if len(row) != found:
+            inputs, known = self._inputs, self._known  # type: ignore[attr-defined]
+            for name, value in row.items():
+                if name not in inputs:
+                    if name not in known:
+                        notes.append("unknown_feature: " + name)
+                    kept = loggable(value)
+                    if kept is not value:
+                        changed[name] = kept
+        return vector, notes, {**row, **changed} if changed else row
+
+    def encode_columns(self, columns: dict[str, pa.Array]) -> Floats:
+        """Arrow columns (numbers or strings) as a base matrix; absent ones are missing."""
+        length = len(next(iter(columns.values()))) if columns else 0
+        matrix = np.full((length, len(self.features)), np.nan)
+        for index, feature in enumerate(self.features):
+            column = columns.get(feature.name)
+            if column is not None:
+                matrix[:, index] = encode_column(feature, column)
+        return matrix
+
+    def encode_table(self, table: Table) -> Floats:
+        """A training table as a base matrix."""
+        columns: dict[str, pa.Array] = {}
+        for feature in self.features:
+            if feature.name not in table.names:
+                continue
+            if feature.kind == "categorical":
+                columns[feature.name] = pa.array(table.texts(feature.name), pa.string())
+            else:
+                columns[feature.name] = pa.array(numbers_of(table, feature.name), from_pandas=True)
+        return self.encode_columns(columns) if columns else np.full((len(table), len(self.features)), np.nan)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `schema_from_json` reads."""
+        return {
+            "target": asdict(self.target),
+            "features": [asdict(feature) for feature in self.features],
+            "unused": list(self.unused),
+        }
+
+
+def schema_from_json(data: dict[str, Any]) -> Schema:
+    """Read what `Schema.to_json` wrote."""
+    target = {**data["target"], "classes": tuple(data["target"]["classes"])}
+    features = tuple(Feature(f["name"], f["kind"], tuple(f["levels"])) for f in data["features"])
+    return Schema(Target(**target), features, tuple(data["unused"]))
+
+
+def level_text(name: str, value: Any) -> str | None:
+    """The text of a category given as a number or truth value."""
+    if isinstance(value, bool | int | float):
+        return plain_text(value)
+    raise DataError("wrong_type", f"{name!r} must be a string, not {type(value).__name__}")
+
+
+def number_from(name: str, kind: str, value: Any) -> float | None:
+    """A number from a bool or a numeric text; an empty text is missing."""
+    if value is True or value is False:
+        return 1.0 if value else 0.0
+    if isinstance(value, str):
+        text = value.strip()
+        if text in {"", "NA", "NaN", "nan", "null"}:
+            return None
+        if kind == "boolean" and text.lower() in TRUE_WORDS:
+            return TRUE_WORDS[text.lower()]
+        try:
+            number = float(text)
+        except ValueError:
+            pass
+        else:
+            if math.isfinite(number):
+                return number
+    elif isinstance(value, int | float):
+        return float(value)
+    raise DataError("wrong_type", f"{name!r} must be a number, not {value!r}"[:200])
+
+
+def loggable(value: Any) -> Any:
+    """A value as the log can hold it: numbers and strings stay, the rest becomes text."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | float):
+        return value if abs(value) <= 1e300 else None  # noqa: PLR2004 - NaN and infinity too
+    return str(value)
+
+
+def numbers_of(table: Table, name: str) -> Floats:
+    """A table's column as numbers, whatever it holds; texts that are no numbers are missing."""
+    if table.is_numeric(name) or table.is_boolean(name):
+        return table.numbers(name)
+    texts = table.texts(name)
+    return np.array([text_number(t) for t in texts], dtype=np.float64)
+
+
+def text_number(text: str | None) -> float:
+    """A number or NaN."""
+    if text is None:
+        return NAN
+    word = text.strip().lower()
+    if word in TRUE_WORDS:
+        return TRUE_WORDS[word]
+    try:
+        return float(word)
+    except ValueError:
+        return NAN
+
+
+def encode_column(feature: Feature, column: pa.Array) -> Floats:
+    """One Arrow column as base values."""
+    if feature.kind != "categorical":
+        if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+            return np.array([text_number(v) for v in column.to_pylist()], dtype=np.float64)
+        return np.asarray(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    if not pa.types.is_dictionary(column.type):
+        if not pa.types.is_string(column.type):
+            column = pa.array([plain_text(v) for v in column.to_pylist()], pa.string())
+        column = pc.dictionary_encode(column)
+    table = {level: float(i) for i, level in enumerate(feature.levels)}
+    unseen = float(len(feature.levels))
+    codes = np.array([table.get(v, unseen) for v in column.dictionary.to_pylist()] + [NAN])
+    indices = column.indices.fill_null(len(codes) - 1).to_numpy(zero_copy_only=False)
+    return np.asarray(codes[indices], dtype=np.float64)

@@ -1,0 +1,172 @@
+"""Tables as they come from users: CSV and Parquet into typed columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from models.errors import DataError
+from models.types import Floats, Ints, Objects
+
+DISGUISED = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "#N/A")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of equal length, as Arrow keeps them."""
+
+    arrow: pa.Table
+
+    @property
+    def names(self) -> list[str]:
+        """The column names, in order."""
+        return list(self.arrow.column_names)
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return int(self.arrow.num_rows)
+
+    def is_numeric(self, name: str) -> bool:
+        """Tell whether a column holds numbers."""
+        kind = self.arrow.schema.field(name).type
+        return bool(
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        )
+
+    def is_boolean(self, name: str) -> bool:
+        """Tell whether a column holds truth values."""
+        return bool(pa.types.is_boolean(self.arrow.schema.field(name).type))
+
+    def is_date(self, name: str) -> bool:
+        """Tell whether a column holds dates or times."""
+        kind = self.arrow.schema.field(name).type
+        return bool(pa.types.is_temporal(kind))
+
+    def numbers(self, name: str) -> Floats:
+        """A numeric or boolean column as float64, missing as NaN."""
+        column = self.arrow.column(name)
+        return np.asarray(
+            pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64
+        )
+
+    def texts(self, name: str) -> Objects:
+        """Any column as strings, missing as None; whole numbers are written without a point."""
+        column = self.arrow.column(name)
+        kind = column.type
+        if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            return np.array([plain_text(v) for v in column.to_pylist()], dtype=object)
+        return np.array(pc.cast(column, pa.string()).to_pylist(), dtype=object)
+
+    def micros(self, name: str) -> Ints:
+        """A date column as microseconds since 1970 in UTC; a missing one raises DataError."""
+        column = self.arrow.column(name)
+        if column.null_count:
+            raise DataError("missing_timestamp", f"column {name!r} has rows without a time")
+        return np.asarray(
+            pc.cast(pc.cast(column, pa.timestamp("us"), safe=False), pa.int64()).to_numpy(),
+            dtype=np.int64,
+        )
+
+    def missing(self, name: str) -> npt_bools:
+        """Which rows have no value (NaN counts as none)."""
+        column = self.arrow.column(name)
+        return np.asarray(pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False))
+
+    def take(self, rows: Any) -> Table:
+        """The given rows, by mask or by position."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            return Table(self.arrow.filter(pa.array(rows)))
+        return Table(self.arrow.take(pa.array(rows)))
+
+    def drop(self, names: Iterable[str]) -> Table:
+        """The table without some columns."""
+        gone = set(names)
+        return Table(self.arrow.select([name for name in self.names if name not in gone]))
+
+
+npt_bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def plain_text(value: object) -> str | None:
+    """A value as the text that names its category; missing values give None.
+
+    >>> plain_text(3.0), plain_text(True), plain_text(float("nan"))
+    ('3', 'true', None)
+    """
+    if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - NaN
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def read_table(source: Path | bytes, name: str = "") -> Table:
+    """Read CSV (UTF-8, header row) or Parquet; DataError tells what is wrong with it."""
+    data: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    head = source[:4] if isinstance(source, bytes) else source.open("rb").read(4)
+    if not head:
+        raise DataError("empty_file", f"{name or 'the file'} is empty")
+    try:
+        if head == b"PAR1":
+            arrow = pyarrow.parquet.read_table(data)
+        else:
+            arrow = pyarrow.csv.read_csv(
+                data,
+                read_options=pyarrow.csv.ReadOptions(block_size=1 << 24),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    null_values=list(DISGUISED), strings_can_be_null=True
+                ),
+            )
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError("unreadable_file", f"{name or 'the file'}: {error}") from error
+    return checked(flat(arrow))
+
+
+def checked(arrow: pa.Table) -> Table:
+    """Refuse a table without rows or with two columns of one name."""
+    names = arrow.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError("duplicate_columns", f"columns that come more than once: {', '.join(twice)}")
+    if not arrow.num_rows:
+        raise DataError("empty_file", "the table has a header but no rows")
+    return Table(arrow.combine_chunks())
+
+
+def flat(arrow: pa.Table) -> pa.Table:
+    """Decode dictionaries; write nested and other unusual columns as text."""
+    for index, field in enumerate(arrow.schema):
+        kind = field.type
+        if pa.types.is_dictionary(kind):
+            arrow = arrow.set_column(index, field.name, pc.cast(arrow.column(index), kind.value_type))
+        elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_duration(kind):
+            texts = [None if v is None else str(v) for v in arrow.column(index).to_pylist()]
+            arrow = arrow.set_column(index, field.name, pa.array(texts, pa.string()))
+        elif pa.types.is_null(kind):
+            arrow = arrow.set_column(index, field.name, pc.cast(arrow.column(index), pa.float64()))
+    return arrow
+
+
+def from_rows(rows: list[dict[str, Any]]) -> Table:
+    """A table from row dicts; a column with mixed types becomes text."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[name] = pa.array([plain_text(v) for v in values], pa.string())
+    return checked(flat(pa.table(columns)))

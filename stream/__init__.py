@@ -1,0 +1,1 @@
+"""The facts: their vocabulary, transport, storage and folding."""

@@ -1,0 +1,220 @@
+"""Kafka without Faust: producing, following a topic, the courier. The only importer of aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
+
+log = logging.getLogger("champion.broker")
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it writes dozens of lines a second while a broker is away
+
+LARGEST = 64 << 20
+POLL_MS = 30
+CHECK_SECONDS = 0.25
+
+
+class BrokerUnavailable(Exception):  # noqa: N818 - a state
+    """No broker answers."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a consumer was handed."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes
+
+
+async def cluster_of(client: Any) -> str:
+    """The id of the cluster a client talks to."""
+    node = client.get_random_node()
+    if node is None:
+        raise BrokerUnavailable("no broker is known")
+    answer = await asyncio.wait_for(client.send(node, MetadataRequest([])), 5)
+    return str(answer.cluster_id)
+
+
+class Producer:
+    """Sends bytes and waits for their acknowledgement.
+
+    It is made anew after an error and when the cluster id changes: a producer that outlives an
+    in-memory broker writes with old metadata to topics that the new one does not know.
+    """
+
+    def __init__(self, bootstrap: str, *, idempotent: bool) -> None:
+        """Remember where the broker is; `idempotent` for a real Kafka (the embedded one refuses it)."""
+        self._bootstrap, self._idempotent = bootstrap, idempotent
+        self._producer: AIOKafkaProducer | None = None
+        self._lock = asyncio.Lock()
+        self._checked = 0.0
+        self.cluster = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last send or check succeeded."""
+        return self._producer is not None
+
+    async def _ready(self) -> AIOKafkaProducer:
+        async with self._lock:
+            now = asyncio.get_running_loop().time()
+            if self._producer is not None and now - self._checked > CHECK_SECONDS:
+                try:
+                    cluster = await cluster_of(self._producer.client)
+                except (KafkaError, OSError, TimeoutError, BrokerUnavailable):
+                    cluster = ""
+                if cluster != self.cluster:
+                    await self._drop()
+                self._checked = now
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    enable_idempotence=self._idempotent,
+                    max_request_size=LARGEST,
+                    max_batch_size=1 << 20,
+                    request_timeout_ms=5000,
+                    retry_backoff_ms=50,
+                )
+                try:
+                    await asyncio.wait_for(producer.start(), 5)
+                    self.cluster = await cluster_of(producer.client)
+                except (KafkaError, OSError, TimeoutError) as error:
+                    with contextlib.suppress(Exception):
+                        await producer.stop()
+                    raise BrokerUnavailable(f"no broker at {self._bootstrap}") from error
+                self._producer, self._checked = producer, now
+            return self._producer
+
+    async def _drop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(producer.stop(), 2)
+
+    async def send(self, topic: str, values: list[bytes], partition: int | None = None, key: bytes | None = None) -> None:
+        """Send messages in order; BrokerUnavailable where one was not acknowledged."""
+        producer = await self._ready()
+        try:
+            waiting = [await producer.send(topic, value, key=key, partition=partition) for value in values]
+            for future in waiting:
+                await asyncio.wait_for(future, 15)
+        except (KafkaError, OSError, TimeoutError) as error:
+            async with self._lock:
+                await self._drop()
+            raise BrokerUnavailable(f"the broker did not acknowledge: {type(error).__name__}") from error
+
+    async def check(self) -> str:
+        """The cluster id; BrokerUnavailable where none answers."""
+        await self._ready()
+        return self.cluster
+
+    async def stop(self) -> None:
+        """Flush and close."""
+        async with self._lock:
+            await self._drop()
+
+
+@dataclass(frozen=True)
+class CaughtUp:
+    """All that the topic held when it was asked has been handed over, of this cluster."""
+
+    cluster: str
+
+
+async def follow(bootstrap: str, topic: str, partition: int = 0) -> AsyncIterator[list[Message] | CaughtUp]:
+    """One partition from its beginning, for ever; begins again when the broker is another one."""
+    delay = 0.1
+    while True:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            group_id=None,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=POLL_MS,
+            max_partition_fetch_bytes=LARGEST,
+            request_timeout_ms=5000,
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), 10)
+            async for found in _follow(consumer, TopicPartition(topic, partition)):
+                delay = 0.1
+                yield found
+        except (KafkaError, OSError, TimeoutError, BrokerUnavailable) as error:
+            log.debug("following %s: %r", topic, error)
+        finally:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(consumer.stop(), 2)
+        await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311 - jitter
+        delay = min(delay * 2, 2.0)
+
+
+async def _follow(consumer: AIOKafkaConsumer, at: TopicPartition) -> AsyncIterator[list[Message] | CaughtUp]:
+    client = consumer._client  # noqa: SLF001 - aiokafka has no public way to the cluster id
+    cluster = await cluster_of(client)
+    consumer.assign([at])
+    await consumer.seek_to_beginning(at)
+    end = (await consumer.end_offsets([at]))[at]
+    told, checked = False, asyncio.get_running_loop().time()
+    while True:
+        found = await consumer.getmany(at, timeout_ms=200)
+        records = found.get(at, [])
+        if records:
+            yield [Message(r.topic, r.partition, r.offset, r.timestamp, r.value or b"") for r in records]
+        if not told and (await consumer.position(at) >= end):
+            told = True
+            yield CaughtUp(cluster)
+        now = asyncio.get_running_loop().time()
+        if now - checked > CHECK_SECONDS:
+            checked = now
+            if await cluster_of(client) != cluster:
+                return
+
+
+async def consume(bootstrap: str, topic: str, group: str, handle: Any) -> None:
+    """A bare group consumer: `await handle(cluster, messages)`, then commit; for ever."""
+    delay = 0.1
+    while True:
+        consumer = AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=POLL_MS,
+            session_timeout_ms=6000,
+            heartbeat_interval_ms=1000,
+            rebalance_timeout_ms=3000,
+            metadata_max_age_ms=2000,
+            request_timeout_ms=10000,
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), 30)
+            cluster = await cluster_of(consumer._client)  # noqa: SLF001
+            while True:
+                found = await consumer.getmany(timeout_ms=500, max_records=20_000)
+                messages = [Message(r.topic, r.partition, r.offset, r.timestamp, r.value or b"") for rs in found.values() for r in rs]
+                if messages:
+                    delay = 0.1
+                    await handle(cluster, messages)
+                    await consumer.commit()
+                elif await cluster_of(consumer._client) != cluster:  # noqa: SLF001
+                    break
+        except (KafkaError, OSError, TimeoutError, BrokerUnavailable) as error:
+            log.debug("consuming %s: %r", topic, error)
+        finally:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(consumer.stop(), 2)
+        await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311 - jitter
+        delay = min(delay * 2, 2.0)

@@ -1,0 +1,146 @@
+"""The event log over ClickHouse's HTTP interface: the only importer of clickhouse_connect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import orjson
+import pyarrow as pa
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
+
+from stream.errors import LogUnavailable, QueryRejected
+from stream.migrations import migrations
+
+DATABASE = "champion"
+WRITER = "writer"
+
+
+class EventLog:
+    """Inserts and queries, from any thread; a client is made at the first use."""
+
+    def __init__(self, url: str, *, writer_key: str = "", timeout: float = 300.0) -> None:
+        """Remember where the log is; `writer_key` is for the worker alone."""
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 8123
+        self._user = parts.username or (WRITER if writer_key else "default")
+        self._password = parts.password or writer_key
+        self._secure, self._timeout = parts.scheme == "https", timeout
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """The clickhouse-connect client; LogUnavailable while the log does not answer."""
+        if self._client is None:
+            try:
+                self._client = clickhouse_connect.get_client(
+                    host=self._host,
+                    port=self._port,
+                    username=self._user,
+                    password=self._password,
+                    interface="https" if self._secure else "http",
+                    database="default",
+                    autogenerate_session_id=False,
+                    send_receive_timeout=self._timeout,
+                    query_retries=0,
+                    compress=False,
+                )
+                self._client.database = DATABASE
+            except (ClickHouseError, OSError) as error:
+                raise LogUnavailable(f"the event log does not answer: {first_line(error)}") from error
+        return self._client
+
+    def migrate(self) -> int:
+        """Bring the tables to the newest version; answers it. Safe to run by several workers."""
+        self._run(lambda c: c.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}"))
+        self._run(lambda c: c.command("CREATE TABLE IF NOT EXISTS migrations (version UInt32, applied_at DateTime DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY version"))
+        have = self.rows("SELECT max(version) AS v FROM migrations")[0]["v"]
+        for version, statements in migrations():
+            if version > have:
+                for statement in statements:
+                    self._run(lambda c, s=statement: c.command(s))
+                self._run(lambda c, v=version: c.command(f"INSERT INTO migrations (version) VALUES ({v})"))
+                have = version
+        return int(have)
+
+    def insert(self, table: str, rows: pa.RecordBatch | pa.Table) -> None:
+        """Append Arrow rows in one insert; returns when the log has them."""
+        if not rows.num_rows:
+            return
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write(rows)
+        names = rows.schema.names
+        block = sink.getvalue().to_pybytes()
+        settings = {"max_insert_block_size": 1 << 22, "min_insert_block_size_rows": 1 << 22, "min_insert_block_size_bytes": 1 << 30}
+        self._run(lambda c: c.raw_insert(table, names, block, settings=settings, fmt="ArrowStream"))
+
+    def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> pa.Table:
+        """A query's answer as Arrow, texts as strings."""
+        found: pa.Table = self._run(
+            lambda c: c.query_arrow(sql, parameters=dict(parameters or {}), settings=dict(settings or {}), use_strings=True)
+        )
+        return found
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """A small answer as row dicts, with JSON's types (64-bit integers as numbers)."""
+        data = self.raw(sql, parameters, "JSONEachRow", {"output_format_json_quote_64bit_integers": 0})
+        return [orjson.loads(line) for line in data.splitlines() if line]
+
+    def raw(self, sql: str, parameters: Mapping[str, Any] | None = None, form: str = "JSON", settings: Mapping[str, Any] | None = None) -> bytes:
+        """An answer's bytes in one of ClickHouse's formats."""
+        found: bytes = self._run(lambda c: c.raw_query(sql, parameters=dict(parameters or {}), settings=dict(settings or {}), fmt=form))
+        return found
+
+    def command(self, sql: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Run a statement without an answer (the worker's key alone may)."""
+        self._run(lambda c: c.command(sql, settings=dict(settings or {})))
+
+    def ready(self) -> bool:
+        """Whether the log answers and has its tables."""
+        try:
+            return bool(self.rows("SELECT count() AS n FROM system.tables WHERE database = 'champion' AND name = 'heartbeats'")[0]["n"])
+        except (LogUnavailable, QueryRejected):
+            return False
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the log answers; LogUnavailable when the time is over."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self._run(lambda c: c.command("SELECT 1"))
+            except LogUnavailable:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _run(self, call: Any) -> Any:
+        client = self.client
+        try:
+            return call(client)
+        except OperationalError as error:
+            raise LogUnavailable(first_line(error)) from error
+        except ClickHouseError as error:
+            text = first_line(error)
+            if "Code: " not in text:
+                raise LogUnavailable(text) from error
+            raise QueryRejected(text) from error
+        except OSError as error:
+            raise LogUnavailable(first_line(error)) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The gist of an error's text."""
+    text = str(error).strip()
+    at = text.find("Code: ")
+    return (text[at:] if at >= 0 else text).splitlines()[0][:2000] if text else type(error).__name__
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Row dicts as an Arrow table of a schema."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)

@@ -1,0 +1,33 @@
+"""Time at the edge: microseconds since 1970 in UTC, and its texts."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def now_us() -> int:
+    """The wall clock in microseconds."""
+    return time.time_ns() // 1000
+
+
+def parse_time(text: object) -> int:
+    """Microseconds from an ISO 8601 text (naive is UTC) or a number of seconds; ValueError otherwise.
+
+    >>> parse_time("1970-01-01T00:00:01Z"), parse_time("1970-01-01T01:00:01+01:00"), parse_time(1.5)
+    (1000000, 1000000, 1500000)
+    """
+    if isinstance(text, bool) or text is None:
+        raise ValueError(f"not a time: {text!r}")
+    if isinstance(text, int | float):
+        return int(float(text) * 1e6)
+    moment = datetime.fromisoformat(str(text).strip())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    elapsed = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+
+
+def iso(micros: int) -> str:
+    """The ISO text of microseconds."""
+    return datetime.fromtimestamp(micros / 1e6, tz=UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,99 @@
+"""The courier: actuals from any outside producer become columnar messages beside the predictions."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from models.schema import loggable
+from models.table import plain_text
+from stream.batches import encode
+from stream.broker import Message, Producer
+from stream.clock import parse_time
+from stream.dead_letters import DeadLetters
+from stream.errors import Malformed
+from stream.topics import JOINABLE, partition_of
+
+Row = tuple[int, int, str, str | None, int | None, str]
+
+
+def parse_actual(value: Any) -> tuple[str, str, str | None, int | None, str]:
+    """Deployment, association id, actual as text (None retracts), time, id; Malformed with the reason."""
+    if not isinstance(value, dict):
+        raise Malformed("an actual is a JSON object")
+    deployment = value.get("deployment")
+    if not isinstance(deployment, str) or not deployment:
+        raise Malformed("'deployment' must be a text")
+    return (deployment, *parse_item(value))
+
+
+def parse_item(value: dict[str, Any]) -> tuple[str, str | None, int | None, str]:
+    """Association id, actual as text, time and id of one actual; Malformed with the reason."""
+    association = plain_text(value.get("association_id"))
+    if not association or len(association) > 128:  # noqa: PLR2004
+        raise Malformed("'association_id' must be a text of 1 to 128 characters")
+    if "actual" not in value:
+        raise Malformed("'actual' is missing (null retracts)")
+    actual = value["actual"]
+    if isinstance(actual, list | dict) or (isinstance(actual, float) and loggable(actual) is None):
+        raise Malformed("'actual' must be a number, a text, a truth value or null")
+    timestamp = value.get("timestamp")
+    try:
+        micros = None if timestamp in (None, "") else parse_time(timestamp)
+    except (ValueError, OverflowError) as error:
+        raise Malformed(f"'timestamp' is not a time: {timestamp!r}") from error
+    return association, actual_text(actual), micros, str(value.get("id") or "")
+
+
+def actual_text(actual: Any) -> str | None:
+    """An actual as it is stored; numbers keep all their digits."""
+    if actual is None:
+        return None
+    if isinstance(actual, bool):
+        return "true" if actual else "false"
+    return repr(actual) if isinstance(actual, float) else str(actual)
+
+
+def actual_id(deployment: str, association: str, actual: str | None, timestamp: int | None, recorded: int) -> str:
+    """The identity of an actual that brought none."""
+    text = orjson.dumps([deployment, association, actual, timestamp, recorded])
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+class Courier:
+    """Turns raw actuals into internal messages, keyed by deployment; bad ones go to the dead letters."""
+
+    def __init__(self, producer: Producer, letters: DeadLetters, partitions: int) -> None:
+        """Send with `producer`."""
+        self._producer, self._letters, self._partitions = producer, letters, partitions
+        self.carried = 0
+
+    async def carry(self, cluster: str, messages: list[Message]) -> None:
+        """Carry a poll's messages."""
+        groups: dict[tuple[str, int], list[Row]] = {}
+        for message in messages:
+            try:
+                deployment, association, actual, timestamp, own = parse_actual(orjson.loads(message.value))
+            except (Malformed, orjson.JSONDecodeError) as error:
+                await self._letters.put(message.topic, message.partition, message.offset, str(error), message.value)
+                continue
+            recorded = message.timestamp * 1000
+            identity = own or actual_id(deployment, association, actual, timestamp, recorded)
+            row = (message.offset, recorded, association, actual, timestamp, identity)
+            groups.setdefault((deployment, message.partition), []).append(row)
+        for (deployment, partition), rows in groups.items():
+            columns = {
+                "sequence": pa.array([r[0] + 1 for r in rows], pa.int64()),
+                "recorded_at": pa.array([r[1] for r in rows], pa.int64()),
+                "association_id": pa.array([r[2] for r in rows], pa.string()),
+                "actual": pa.array([r[3] for r in rows], pa.string()),
+                "timestamp": pa.array([r[4] for r in rows], pa.int64()),
+                "id": pa.array([r[5] for r in rows], pa.string()),
+            }
+            source = f"{cluster}:{messages[0].topic}:{partition}"
+            message_out = encode("actuals", deployment, columns, source=source)
+            await self._producer.send(JOINABLE, [message_out], partition_of(deployment, self._partitions))
+            self.carried += len(rows)

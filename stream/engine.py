@@ -1,0 +1,284 @@
+"""The worker's cycle: a handful of messages into the log, joined, folded, saved, confirmed.
+
+A cycle is done again in whole if anything fails on the way: rows have identities, outcomes are
+recomputed, drift counts know what they hold. Only at its end is the source told, and Faust's offsets
+committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.baseline import drift_score
+from models.errors import ModelsError
+from models.package import ModelPackage
+from models.registry import Registry
+from models.types import Bools
+from stream.association import join, with_actuals
+from stream.batches import Batch, decode
+from stream.clickhouse import EventLog
+from stream.clock import now_us
+from stream.control import Follower
+from stream.errors import Malformed
+from stream.projections.drift import MINUTE, DriftFold
+from stream.rows import actual_rows, base_of, column, event_ids, merge, outputs_of, refusal_rows, shared_columns
+
+log = logging.getLogger("champion.engine")
+
+PROGRESS_SCHEMA = pa.schema([("source", pa.string()), ("sequence", pa.uint64()), ("recorded_at", pa.timestamp("us", tz="UTC"))])
+MARGIN = 1 << 16
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A message as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+
+
+@dataclass
+class Report:
+    """What a cycle did: rows by kind, seconds by step, bad messages, deployments touched."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bad: list[tuple[Raw, str]] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+
+
+class Engine:
+    """Owns the folds of the assigned partitions; `cycle` runs in a thread, one at a time."""
+
+    def __init__(self, event_log: EventLog, registry: Registry, follower: Follower) -> None:
+        """Work against a log, a registry and the folded catalog."""
+        self._log, self._registry, self._follower = event_log, registry, follower
+        self._folds: dict[int, DriftFold] = {}
+        self._packages: dict[str, ModelPackage | None] = {}
+
+    def forget(self) -> None:
+        """Drop all state: after a change of assignment it is read from the log again."""
+        self._folds.clear()
+
+    def package(self, model_id: str) -> ModelPackage | None:
+        """A model, loaded once; None (and a line in the log) where it cannot be."""
+        if model_id not in self._packages:
+            try:
+                self._packages[model_id] = self._registry.load(model_id)
+            except (ModelsError, OSError) as error:
+                log.error("model %s cannot be loaded: %s", model_id[:12], error)  # noqa: TRY400 - the reason is enough
+                self._packages[model_id] = None
+        return self._packages[model_id]
+
+    def cycle(self, messages: list[Raw]) -> Report:
+        """Handle messages; when it returns, the log has everything and says so."""
+        report = Report()
+        timer = Timer(report.seconds)
+        decoded: list[tuple[int, Batch]] = []
+        for message in messages:
+            try:
+                decoded.append((message.partition, decode(message.value)))
+            except Malformed as error:
+                report.bad.append((message, str(error)))
+        for partition, _ in decoded:
+            if partition not in self._folds:
+                self._folds[partition] = DriftFold(partition, self._log)
+        fresh = [(p, b) for p, b in decoded if self._is_new(p, b)]
+        timer.lap("decode")
+        groups: dict[tuple[Any, ...], list[tuple[int, Batch]]] = {}
+        for partition, batch in fresh:
+            if batch.kind == "predictions":
+                key = (partition, batch.deployment, batch.version, batch.model_id, batch.role, batch.replay_id)
+                groups.setdefault(key, []).append((partition, batch))
+        predictions: list[pa.Table] = []
+        touched: dict[str, set[str]] = {}
+        for group in groups.values():
+            partition, batch = group[0]
+            table = merge([b for _, b in group])
+            predictions.extend(self._prediction_tables(partition, batch, table, timer))
+            ids = {i for i in table.column("association_id").to_pylist() if i}
+            touched.setdefault(batch.deployment, set()).update(ids)
+        self._append(predictions, fresh, report)
+        timer.lap("append")
+        self._join(touched, fresh, report)
+        timer.lap("join")
+        for partition, batch in fresh:
+            self._folds[partition].mark(batch.source, batch.sequences)
+        for fold in self._folds.values():
+            fold.save()
+        timer.lap("save")
+        self._confirm()
+        timer.lap("confirm")
+        return report
+
+    def _is_new(self, partition: int, batch: Batch) -> bool:
+        fold = self._folds[partition]
+        ranges = fold.ranges.get(batch.source)
+        if ranges is None or not batch.rows.num_rows:
+            return bool(batch.rows.num_rows)
+        if ":" in batch.source:
+            return True  # an outside partition is shared by deployments: its rows know their identity
+        return any(int(s) not in ranges for s in np.unique(batch.sequences))
+
+    def _prediction_tables(self, partition: int, batch: Batch, table: pa.Table, timer: Timer) -> list[pa.Table]:
+        """Rows of the champion (or replayed model) and of each challenger."""
+        shared = shared_columns(batch, table)
+        identity = event_ids(table)
+        own = {
+            **shared,
+            "model_id": pa.array([batch.model_id] * len(table), pa.string()),
+            "role": pa.array([batch.role] * len(table), pa.string()),
+            "predicted_value": column(table, "value"),
+            "predicted_class": column(table, "class"),
+            "probabilities": column(table, "probabilities"),
+            "latency_us": column(table, "latency_us"),
+            "event_id": pa.array(identity, pa.string()),
+        }
+        tables = [pa.table(own)]
+        timer.lap("rows")
+        if batch.role == "champion":
+            self._fold_drift(partition, batch, table, own)
+            timer.lap("drift")
+            tables.extend(self._challenger_tables(batch, table, shared, identity))
+            timer.lap("challengers")
+        return tables
+
+    def _fold_drift(self, partition: int, batch: Batch, table: pa.Table, own: dict[str, Any]) -> None:
+        package = self.package(batch.model_id)
+        if package is None:
+            return
+        fold = self._folds[partition]
+        new = fold.unseen(table.column("source").to_pylist(), table.column("sequence").to_numpy())
+        new &= first_of_each(own["event_id"].to_pylist())
+        if not new.any():
+            return
+        output = outputs_from(package, own)[new]
+        minutes = table.column("occurred_at").to_numpy()[new] // MINUTE
+        distinct, group = np.unique(minutes, return_inverse=True)
+        matrix = base_of(package.schema, table)[new]
+        counts = package.baseline.counts(matrix, drift_score(package.schema.target, output), group.astype(np.int64), len(distinct))
+        fold.add(batch.deployment, batch.model_id, distinct, counts)
+
+    def _challenger_tables(self, batch: Batch, table: pa.Table, shared: dict[str, Any], identity: list[str]) -> list[pa.Table]:
+        deployment = self._follower.catalog.deployments.get(batch.deployment)
+        version = deployment.at(batch.version) if deployment else None
+        tables = []
+        bases: dict[Any, Any] = {}
+        for model_id, fraction in version.challengers if version else ():
+            package = self.package(model_id)
+            if package is None:
+                continue
+            if package.schema not in bases:
+                bases[package.schema] = base_of(package.schema, table)
+            keep = sampled(identity, model_id, fraction)
+            begun = time.perf_counter()
+            output = package.plan.predict(bases[package.schema][keep])
+            each = (time.perf_counter() - begun) * 1e6 / max(len(output), 1)
+            mine = pa.table(shared).filter(pa.array(keep)) if fraction < 1 else pa.table(shared)
+            more = {
+                "model_id": pa.array([model_id] * len(output), pa.string()),
+                "role": pa.array(["challenger"] * len(output), pa.string()),
+                **outputs_of(package.schema.target, output),
+                "latency_us": pa.array(np.full(len(output), each)),
+                "event_id": pa.array([f"{e}.{model_id[:12]}" for e, k in zip(identity, keep.tolist(), strict=True) if k], pa.string()),
+            }
+            for name, values in more.items():
+                mine = mine.append_column(name, values)
+            tables.append(mine)
+        return tables
+
+    def _append(self, predictions: list[pa.Table], fresh: list[tuple[int, Batch]], report: Report) -> None:
+        if predictions:
+            names = predictions[0].column_names
+            whole = pa.concat_tables([t.select(names) for t in predictions], promote_options="permissive")
+            whole = unified(whole)
+            self._log.insert("predictions_log", whole)
+            report.rows["predictions"] = len(whole)
+        for kind, make, target in (("actuals", actual_rows, "actuals_log"), ("refusals", refusal_rows, "refusals_log")):
+            found = [make(b) for _, b in fresh if b.kind == kind]
+            if found:
+                whole = pa.concat_tables(found)
+                self._log.insert(target, whole)
+                report.rows[kind] = len(whole)
+
+    def _join(self, predicted: dict[str, set[str]], fresh: list[tuple[int, Batch]], report: Report) -> None:
+        observed: dict[str, set[str]] = {}
+        for _, batch in fresh:
+            if batch.kind == "actuals":
+                observed.setdefault(batch.deployment, set()).update(batch.rows.column("association_id").to_pylist())
+        report.touched = set(predicted) | set(observed)
+        for deployment in report.touched:
+            ids = observed.get(deployment, set())
+            waiting = predicted.get(deployment, set()) - ids
+            if waiting:
+                ids = ids | with_actuals(self._log, deployment, waiting)
+            if ids:
+                join(self._log, deployment, ids)
+
+    def _confirm(self) -> None:
+        now = now_us()
+        rows = [{"source": s, "sequence": n, "recorded_at": now} for fold in self._folds.values() for s, n in fold.progress().items() if n]
+        if rows:
+            self._log.insert("log_progress_log", pa.Table.from_pylist(rows, schema=PROGRESS_SCHEMA))
+
+
+class Timer:
+    """Seconds by step."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        """Add to a dict."""
+        self._seconds, self._last = seconds, time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        """The time since the last lap belongs to this step."""
+        now = time.perf_counter()
+        self._seconds[step] = self._seconds.get(step, 0.0) + now - self._last
+        self._last = now
+
+
+def outputs_from(package: ModelPackage, own: dict[str, Any]) -> Any:
+    """A model's outputs (n, K) out of the logged columns."""
+    if package.schema.target.task == "regression":
+        return np.asarray(own["predicted_value"].to_numpy(zero_copy_only=False)).reshape(-1, 1)
+    flat = pc.list_flatten(own["probabilities"]).to_numpy(zero_copy_only=False)
+    return np.asarray(flat).reshape(-1, len(package.schema.target.classes))
+
+
+def sampled(identity: list[str], model_id: str, fraction: float) -> Bools:
+    """Which rows a challenger sees: by the hash of the event id, the same on every replay."""
+    if fraction >= 1:
+        return np.ones(len(identity), dtype=bool)
+    salt = zlib.crc32(model_id.encode())
+    return np.array([zlib.crc32(e.encode(), salt) % MARGIN < fraction * MARGIN for e in identity])
+
+
+def first_of_each(identity: list[str]) -> Bools:
+    """Mask of the rows that do not repeat an earlier one (a message may come twice in a cycle)."""
+    keep = np.ones(len(identity), dtype=bool)
+    if len(set(identity)) < len(identity):
+        seen: set[str] = set()
+        for k, event_id in enumerate(identity):
+            keep[k] = event_id not in seen
+            seen.add(event_id)
+    return keep
+
+
+def unified(table: pa.Table) -> pa.Table:
+    """Map columns of several tables with one dictionary of keys each."""
+    for name in ("features_num", "features_cat"):
+        index = table.column_names.index(name)
+        value = table.schema.field(name).type.item_type
+        plain = pa.map_(pa.string(), value)
+        if table.schema.field(name).type != plain:
+            table = table.set_column(index, name, pc.cast(table.column(index), plain))
+    return table.combine_chunks()

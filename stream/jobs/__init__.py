@@ -1,0 +1,1 @@
+"""Long work: one kind a file, run by the trainer."""

@@ -1,0 +1,1 @@
+"""Folds: read models built only by applying events."""

@@ -1,0 +1,124 @@
+"""Drift counts: champion rows a minute over the baseline's frozen bins, exact whatever is resent.
+
+The state of a partition is its buckets and, beside them, which sequences of each source they hold.
+Both are written in one insert, so a worker that dies goes on from where the log is: what comes again
+is in the ranges and is skipped.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from models.types import Bools, Ints
+from stream.association import literal
+from stream.clickhouse import EventLog
+from stream.position import Ranges
+
+MINUTE = 60_000_000
+MOST_BUCKETS = 30_000
+Key = tuple[str, str, int]
+
+SCHEMA = pa.schema(
+    [
+        ("partition_id", pa.uint32()),
+        ("deployment", pa.string()),
+        ("baseline_id", pa.string()),
+        ("minute", pa.timestamp("s", tz="UTC")),
+        ("counts", pa.list_(pa.uint32())),
+        ("position", pa.string()),
+        ("version", pa.uint64()),
+    ]
+)
+
+
+class DriftFold:
+    """The drift counts and the position of one partition."""
+
+    def __init__(self, partition: int, log: EventLog) -> None:
+        """Go on from the position that the log holds."""
+        self.partition, self._log = partition, log
+        self._buckets: OrderedDict[Key, Ints] = OrderedDict()
+        self._dirty: set[Key] = set()
+        rows = log.rows(
+            "SELECT position FROM drift_log FINAL WHERE partition_id = {p:UInt32} AND deployment = '' LIMIT 1", {"p": partition}
+        )
+        saved = orjson.loads(rows[0]["position"]) if rows else {}
+        self.ranges = {source: Ranges(pairs) for source, pairs in saved.items()}
+        self.changed = False
+
+    def unseen(self, sources: list[str], sequences: Ints) -> Bools:
+        """Which rows are not in the state yet."""
+        seen: dict[tuple[str, int], bool] = {}
+        out = np.empty(len(sequences), dtype=bool)
+        for k, pair in enumerate(zip(sources, sequences.tolist(), strict=True)):
+            known = seen.get(pair)
+            if known is None:
+                ranges = self.ranges.get(pair[0])
+                known = seen[pair] = ranges is not None and pair[1] in ranges
+            out[k] = not known
+        return out
+
+    def add(self, deployment: str, baseline: str, minutes: Ints, counts: Ints) -> None:
+        """Add counts (minutes, bins) to their buckets; old ones are read back first."""
+        self._load(deployment, baseline, minutes, counts.shape[1])
+        for minute, row in zip(minutes.tolist(), counts, strict=True):
+            key = (deployment, baseline, minute)
+            self._buckets[key] = self._buckets[key] + row
+            self._buckets.move_to_end(key)
+            self._dirty.add(key)
+        self.changed = True
+
+    def _load(self, deployment: str, baseline: str, minutes: Ints, size: int) -> None:
+        absent = [m for m in minutes.tolist() if (deployment, baseline, m) not in self._buckets]
+        if not absent:
+            return
+        listed = ", ".join(str(m * 60) for m in absent)
+        sql = (
+            "SELECT toUnixTimestamp(minute) AS at, counts FROM drift_log FINAL "  # noqa: S608 - our own literals
+            f"WHERE partition_id = {self.partition} AND deployment = {literal(deployment)} "
+            f"AND baseline_id = {literal(baseline)} AND minute IN ({listed})"
+        )
+        for row in self._log.rows(sql):
+            self._buckets[(deployment, baseline, row["at"] // 60)] = np.array(row["counts"], dtype=np.int64)
+        for minute in absent:
+            self._buckets.setdefault((deployment, baseline, minute), np.zeros(size, dtype=np.int64))
+
+    def mark(self, source: str, sequences: Ints) -> None:
+        """Remember sequences as seen; of outside sources only the greatest."""
+        if not len(sequences):
+            return
+        ranges = self.ranges.setdefault(source, Ranges())
+        if ":" in source:
+            ranges.add(1, int(sequences.max()))
+        else:
+            ordered = np.unique(sequences)
+            for run in np.split(ordered, np.nonzero(np.diff(ordered) != 1)[0] + 1):
+                ranges.add(int(run[0]), int(run[-1]))
+        self.changed = True
+
+    def save(self) -> None:
+        """Write the touched buckets and the position in one insert."""
+        if not self.changed:
+            return
+        version = sum(r.count for r in self.ranges.values())
+        position = orjson.dumps({s: r.ranges for s, r in self.ranges.items()}).decode()
+        keys = sorted(self._dirty)
+        rows: list[dict[str, Any]] = [
+            {"partition_id": self.partition, "deployment": d, "baseline_id": b, "minute": m * 60, "counts": self._buckets[(d, b, m)].tolist(), "position": "", "version": version}
+            for d, b, m in keys
+        ]
+        rows.append({"partition_id": self.partition, "deployment": "", "baseline_id": "", "minute": 0, "counts": [], "position": position, "version": version})
+        self._log.insert("drift_log", pa.Table.from_pylist(rows, schema=SCHEMA))
+        self._dirty.clear()
+        self.changed = False
+        while len(self._buckets) > MOST_BUCKETS:
+            self._buckets.popitem(last=False)
+
+    def progress(self) -> dict[str, int]:
+        """What the log now holds of each source: without a gap for journals, the greatest for others."""
+        return {s: (r.last if ":" in s else r.contiguous) for s, r in self.ranges.items()}

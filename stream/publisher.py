@@ -1,0 +1,188 @@
+"""From the journal to the broker: groups what was journalled, sends it, trims behind the log's word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stream import journal as journals
+from stream.batches import actual_batches, prediction_batches, refusal_batches
+from stream.broker import BrokerUnavailable, Producer
+from stream.clickhouse import EventLog
+from stream.errors import LogUnavailable, QueryRejected
+from stream.journal import Journal, Record
+from stream.topics import JOINABLE, PREDICTIONS, partition_of
+
+log = logging.getLogger("champion.publisher")
+
+LINGER = 0.01
+MOST_PENDING = 100_000
+STALLED = 20.0
+CHUNK = 2000
+
+ENCODERS: dict[str, tuple[str, Callable[[Iterable[Record], str], Iterator[bytes]]]] = {
+    "p": (PREDICTIONS, prediction_batches),
+    "a": (JOINABLE, actual_batches),
+    "x": (JOINABLE, refusal_batches),
+}
+
+
+class Publisher:
+    """Journals records now and publishes them soon; nothing is forgotten until the log confirms it."""
+
+    def __init__(self, root: Path, producer: Producer, log_: EventLog, *, partitions: int, most: int, fsync: bool) -> None:
+        """Make this process's journal under `root`."""
+        root.mkdir(parents=True, exist_ok=True)
+        self._root, self._producer, self._log, self._partitions = root, producer, log_, partitions
+        self.journal = Journal(root, most=most, fsync=fsync)
+        self._pending: deque[Record] = deque()
+        self._rows = 0
+        self._behind = False
+        self._wake = asyncio.Event()
+        self._cluster = ""
+        self._confirmed: dict[str, int] = {}
+        self._progressed = 0.0
+        self._adopted: dict[Path, int] = {}
+        self.sent_rows = 0
+        self._done: dict[int, int] = {}
+
+    def record(self, deployment: str, record: Record, now: int, weight: int) -> tuple[str, int]:
+        """Journal a record; answers its source and sequence. JournalFull where it cannot be kept."""
+        partition = partition_of(deployment, self._partitions)
+        sequence = self.journal.append(partition, record, now)
+        if self._rows < MOST_PENDING:
+            self._pending.append(record)
+            self._rows += weight
+        else:
+            self._behind = True
+        self._wake.set()
+        return f"{self.journal.id}/{partition}", sequence
+
+    @property
+    def waiting(self) -> int:
+        """Records that the log has not confirmed."""
+        return sum(last - self._confirmed.get(f"{self.journal.id}/{p}", 0) for p, last in self.journal.sequences.items())
+
+    async def run(self) -> None:
+        """Publish for ever; cancel to stop."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publish())
+            group.create_task(self._confirm())
+
+    async def _publish(self) -> None:
+        delay = 0.1
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(LINGER)
+            self._wake.clear()
+            try:
+                await self._producer.check()
+                if self._cluster and self._producer.cluster != self._cluster:
+                    self._behind = True  # another broker: what the old one held may be gone
+                self._cluster = self._producer.cluster
+                if self._behind:
+                    await self._catch_up()
+                else:
+                    await self._send_pending()
+                delay = 0.1
+            except BrokerUnavailable as error:
+                log.debug("not published: %s", error)
+                self._behind = True
+                self._wake.set()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+
+    async def _send_pending(self) -> None:
+        while self._pending:
+            group = [self._pending.popleft() for _ in range(min(CHUNK, len(self._pending)))]
+            await self._send(group, self.journal.id)
+            self._rows = 0 if not self._pending else self._rows
+
+    async def _send(self, records: list[Record], journal: str) -> None:
+        """Send records of one journal in their order, by kind and partition."""
+        groups: dict[tuple[str, int], list[Record]] = {}
+        for record in records:
+            groups.setdefault((record["k"], record["p"]), []).append(record)
+        for (kind, partition), group in groups.items():
+            topic, encoder = ENCODERS[kind]
+            await self._producer.send(topic, list(encoder(group, journal)), partition)
+            self.sent_rows += sum(len(r.get("rows", ())) for r in group)
+
+    async def _catch_up(self) -> None:
+        """Send again all that the log has not confirmed, from the files."""
+        self._behind, self._rows = False, 0
+        self._pending.clear()
+        self._progressed = asyncio.get_running_loop().time()
+        await self._resend(self.journal.folder)
+        for folder in list(self._adopted):
+            await self._resend(folder)
+
+    async def _resend(self, folder: Path) -> None:
+        after = {p: self._confirmed.get(f"{folder.name}/{p}", 0) for p in range(self._partitions)}
+        group: list[Record] = []
+        for record in journals.read(folder, after):
+            group.append(record)
+            if len(group) >= CHUNK:
+                await self._send(group, folder.name)
+                group = []
+                await asyncio.sleep(0)
+        if group:
+            await self._send(group, folder.name)
+
+    async def _confirm(self) -> None:
+        """Each second: learn what the log has, trim, adopt orphans, notice that nothing moves."""
+        loop = asyncio.get_running_loop()
+        self._progressed = loop.time()
+        while True:
+            with contextlib.suppress(OSError):
+                self._adopt()
+            try:
+                names = [self.journal.id, *(folder.name for folder in self._adopted)]
+                found = await asyncio.to_thread(
+                    self._log.rows,
+                    "SELECT source, sequence FROM log_progress WHERE splitByChar('/', source)[1] IN {names:Array(String)}",
+                    {"names": names},
+                )
+                confirmed = {row["source"]: int(row["sequence"]) for row in found}
+                if confirmed != self._confirmed:
+                    self._confirmed, self._progressed = confirmed, loop.time()
+                self._trim()
+            except (LogUnavailable, QueryRejected) as error:
+                log.debug("no word from the log: %s", error)
+                self._progressed = loop.time()
+            if not self.waiting and not self._adopted:
+                self._progressed = loop.time()
+            elif loop.time() - self._progressed > STALLED:
+                self._behind = True
+                self._wake.set()
+            await asyncio.sleep(1.0)
+
+    def _trim(self) -> None:
+        prefix = self.journal.id + "/"
+        self.journal.trim({int(s.removeprefix(prefix)): n for s, n in self._confirmed.items() if s.startswith(prefix)})
+        for folder, handle in list(self._adopted.items()):
+            after = {p: self._confirmed.get(f"{folder.name}/{p}", 0) for p in range(self._partitions)}
+            if next(journals.read(folder, after), None) is None:
+                journals.remove(folder)
+                os.close(handle)
+                del self._adopted[folder]
+
+    def _adopt(self) -> None:
+        """Take over the journals of processes that are gone."""
+        for folder, handle in journals.orphans(self._root):
+            if folder != self.journal.folder and folder not in self._adopted:
+                self._adopted[folder] = handle
+                self._behind = True
+                self._wake.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all is sent, at most so long; what is left is adopted by the next process."""
+        end = asyncio.get_running_loop().time() + seconds
+        while (self._pending or self._behind) and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)

@@ -1,0 +1,184 @@
+"""The questions that portal, API and worker ask the log, each as one SELECT that anyone can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow.compute as pc
+
+from models.metrics import score_all
+from models.types import Floats, TaskType
+from stream.association import literal
+from stream.clickhouse import EventLog
+from stream.clock import iso
+
+BUCKETS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a question is about: a deployment, event times in microseconds, a bucket in seconds."""
+
+    deployment: str
+    start: int | None = None
+    end: int | None = None
+    bucket: int = 3600
+    model_id: str = ""
+
+    def where(self, *, times: str = "occurred_at") -> str:
+        """The WHERE of the question."""
+        parts = [f"deployment = {literal(self.deployment)}"]
+        if self.start is not None:
+            parts.append(f"{times} >= fromUnixTimestamp64Micro({self.start})")
+        if self.end is not None:
+            parts.append(f"{times} < fromUnixTimestamp64Micro({self.end})")
+        if self.model_id:
+            parts.append(f"model_id = {literal(self.model_id)}")
+        return " AND ".join(parts)
+
+    def bucketed(self, times: str = "occurred_at") -> str:
+        """Microseconds at which a row's bucket begins."""
+        return f"intDiv(toUnixTimestamp64Micro({times}), {self.bucket * 1_000_000}) * {self.bucket * 1_000_000}"
+
+
+def service_health(log: EventLog, window: Window) -> dict[str, Any]:
+    """Requests, rows, errors and exact latency quantiles, by arrival time."""
+    sql = f"""SELECT at, uniqExact(request_id) AS requests, sum(rows) AS rows,
+    arrayMap(x -> round(x, 1), quantilesExact(0.5, 0.9, 0.95, 0.99)(latency)) AS latency_us, uniqExact(consumer) AS consumers
+FROM (SELECT {window.bucketed("recorded_at")} AS at, request_id, count() AS rows, any(latency_us) AS latency, any(consumer) AS consumer
+    FROM predictions WHERE {window.where(times="recorded_at")} AND role = 'champion' GROUP BY at, request_id)
+GROUP BY at WITH TOTALS ORDER BY at"""
+    plain = Window(window.deployment, window.start, window.end, window.bucket)
+    refused = f"""SELECT {plain.bucketed("recorded_at")} AS at, countIf(status < 500) AS user_errors, countIf(status >= 500) AS server_errors
+FROM refusals WHERE {plain.where(times="recorded_at")} GROUP BY at ORDER BY at"""
+    found = orjson.loads(log.raw(sql, form="JSON", settings={"output_format_json_quote_64bit_integers": 0}))
+    errors = {row["at"]: row for row in log.rows(refused)}
+    buckets = {row["at"]: row for row in found["data"]}
+    out = []
+    for at in sorted(set(buckets) | set(errors)):
+        row = buckets.get(at, {"requests": 0, "rows": 0, "latency_us": [None] * 4, "consumers": 0})
+        out.append({"at": iso(at), **_health(row), **_errors(errors.get(at), row["requests"])})
+    total = found.get("totals") or {"requests": 0, "rows": 0, "latency_us": [None] * 4, "consumers": 0}
+    every = {"user_errors": sum(e["user_errors"] for e in errors.values()), "server_errors": sum(e["server_errors"] for e in errors.values())}
+    totals = {**_health(total), **_errors(every, total["requests"])}
+    if not totals["requests"] + totals["user_errors"] + totals["server_errors"]:
+        status = "unknown"
+    else:
+        status = "failing" if totals["server_error_rate"] >= 0.01 else "warning" if totals["server_error_rate"] > 0 or totals["user_error_rate"] >= 0.05 else "passing"  # noqa: PLR2004
+    return {"buckets": out, "totals": totals, "status": status, "sql": {"requests": sql, "errors": refused}}
+
+
+def _health(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("p50", "p90", "p95", "p99")
+    quantiles = row["latency_us"] or [None] * 4
+    return {
+        "requests": row["requests"],
+        "rows": row["rows"],
+        "consumers": row["consumers"],
+        "latency_us": {n: (v if row["requests"] else None) for n, v in zip(names, quantiles, strict=True)},
+    }
+
+
+def _errors(row: dict[str, Any] | None, answered: int) -> dict[str, Any]:
+    user, server = (row["user_errors"], row["server_errors"]) if row else (0, 0)
+    whole = max(answered + user + server, 1)
+    return {"user_errors": user, "server_errors": server, "user_error_rate": user / whole, "server_error_rate": server / whole}
+
+
+OUTCOMES_AS_OF = """(SELECT p.*, a.latest.1 AS actual_value, a.latest.2 AS actual_class
+    FROM (SELECT * FROM predictions WHERE recorded_at <= fromUnixTimestamp64Micro({as_of})) AS p
+    INNER JOIN (SELECT deployment, association_id, argMax((actual_value, actual_class, retracted), (occurred_at, recorded_at, event_id)) AS latest
+        FROM actuals WHERE recorded_at <= fromUnixTimestamp64Micro({as_of}) GROUP BY deployment, association_id) AS a
+    ON p.deployment = a.deployment AND p.association_id = a.association_id WHERE NOT a.latest.3)"""
+
+
+def outcome_rows(log: EventLog, window: Window, *, roles: str, as_of: int | None = None) -> tuple[str, Any]:
+    """The matched rows of a window as Arrow: bucket, model, probabilities or value, actual; and the SELECT."""
+    source = OUTCOMES_AS_OF.format(as_of=as_of) if as_of is not None else "outcomes"
+    sql = f"""SELECT {window.bucketed()} AS at, model_id, role, event_id,
+    if(role = 'challenger', substring(event_id, 1, length(event_id) - 13), event_id) AS row_id, predicted_value, predicted_class, probabilities, actual_value, actual_class
+FROM {source} WHERE {window.where()} AND {roles} ORDER BY occurred_at, event_id"""
+    return sql, log.arrow(sql)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Matched rows ready for metrics: class indices or values, outputs, buckets, models."""
+
+    task: TaskType
+    y: Any
+    p: Floats
+    at: Any
+    models: Any
+    unseen: int
+    ids: Any
+
+
+def scored(table: Any, task: TaskType, classes: tuple[str, ...]) -> Scored:
+    """Turn `outcome_rows` into arrays; an actual of a class never trained has index -1."""
+    at = table.column("at").to_numpy()
+    models = np.array(table.column("model_id").to_pylist(), dtype=object)
+    ids = np.array(table.column("row_id").to_pylist(), dtype=object)
+    if task == "regression":
+        y = table.column("actual_value").to_numpy().astype(np.float64)
+        p = table.column("predicted_value").to_numpy().astype(np.float64)
+        good = np.isfinite(y)
+        return Scored(task, y[good], p[good], at[good], models[good], int((~good).sum()), ids[good])
+    index = {label: k for k, label in enumerate(classes)}
+    y = np.array([index.get(v, -1) for v in table.column("actual_class").to_pylist()], dtype=np.int64)
+    flat = pc.list_flatten(table.column("probabilities").combine_chunks()).to_numpy(zero_copy_only=False)
+    p = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes)) if len(y) else np.zeros((0, len(classes)))
+    return Scored(task, y, p, at, models, int((y < 0).sum()), ids)
+
+
+def metrics_by_bucket(rows: Scored) -> list[dict[str, Any]]:
+    """All metrics of each bucket."""
+    out = []
+    for at in np.unique(rows.at):
+        mask = rows.at == at
+        out.append({"at": iso(int(at)), "rows": int(mask.sum()), **_means(rows, mask), "metrics": finite(score_all(rows.task, rows.y[mask], rows.p[mask]))})
+    return out
+
+
+def _means(rows: Scored, mask: Any) -> dict[str, Any]:
+    if rows.task == "multiclass" or not mask.any():
+        return {}
+    if rows.task == "binary":
+        return {"mean_predicted": float(rows.p[mask, 1].mean()), "mean_actual": float((rows.y[mask] == 1).mean())}
+    return {"mean_predicted": float(rows.p[mask].mean()), "mean_actual": float(rows.y[mask].mean())}
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON: what is not defined is null."""
+    return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
+
+
+def counts_of_matching(log: EventLog, window: Window) -> dict[str, int]:
+    """Champion rows of a window, those with an actual, and those that wait for one."""
+    sql = f"SELECT count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion'"
+    matched = f"SELECT count() AS rows FROM outcomes WHERE {window.where()} AND role = 'champion'"
+    rows, have = log.rows(sql)[0]["rows"], log.rows(matched)[0]["rows"]
+    return {"rows": rows, "matched": have, "waiting": rows - have}
+
+
+def accuracy_totals(log: EventLog, deployment: str) -> list[dict[str, Any]]:
+    """A short summary a model for the `monitoring` topic: matched rows and additive metrics."""
+    sql = """SELECT model_id, role, count() AS matched, avg(predicted_class = actual_class) AS accuracy,
+    avg(abs(predicted_value - actual_value)) AS mae, max(actual_received_at) AS until
+FROM outcomes WHERE deployment = {deployment:String} GROUP BY model_id, role ORDER BY model_id, role"""
+    return log.rows(sql, {"deployment": deployment})
+
+
+def drift_counts(log: EventLog, window: Window, baseline_id: str) -> tuple[str, list[dict[str, Any]]]:
+    """Summed bin counts a bucket, and the SELECT."""
+    parts = [f"deployment = {literal(window.deployment)}", f"baseline_id = {literal(baseline_id)}"]
+    if window.start is not None:
+        parts.append(f"minute >= toDateTime({window.start // 1_000_000}, 'UTC')")
+    if window.end is not None:
+        parts.append(f"minute < toDateTime({window.end // 1_000_000}, 'UTC')")
+    sql = f"""SELECT intDiv(toUnixTimestamp(minute), {window.bucket}) * {window.bucket} AS at, sumForEach(counts) AS counts
+FROM drift_counts WHERE {" AND ".join(parts)} GROUP BY at ORDER BY at"""
+    return sql, log.rows(sql)

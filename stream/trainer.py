@@ -1,0 +1,227 @@
+"""The trainer: takes queued projects, retrainings and replays from the catalog, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+from models.registry import Artifacts, Registry
+from stream.broker import BrokerUnavailable, Producer
+from stream.clickhouse import EventLog
+from stream.clock import parse_time
+from stream.control import Follower
+from stream.errors import LogUnavailable, QueryRejected, Refused, StreamError
+from stream.events import (
+    ChallengerAdded,
+    Fact,
+    ModelRegistered,
+    ProjectCompleted,
+    ProjectCreated,
+    ProjectFailed,
+    ProjectProgressed,
+    ReplayFinished,
+    RetrainingFinished,
+)
+from stream.heartbeats import EVERY, beat
+from stream.jobs import training_set
+from stream.jobs.autopilot import Run
+from stream.jobs.replay import replay
+from stream.projections.catalog import RUNNING, Job, Project
+from stream.settings import Settings
+
+log = logging.getLogger("champion.trainer")
+
+
+class Trainer:
+    """One trainer process; its name is stable on a machine, so that it takes up what it had leased."""
+
+    def __init__(self, settings: Settings, writer_key: str) -> None:
+        """Wire the parts."""
+        self._settings = settings
+        self.name = f"trainer-{socket.gethostname()}"
+        self._producer = Producer(settings.bootstrap, idempotent=not settings.embedded_broker)
+        self._beats = EventLog(settings.eventlog_url, writer_key=writer_key)
+        self._log = EventLog(settings.eventlog_url, timeout=900)
+        self._follower = Follower(settings.bootstrap, self._producer, self._log)
+        self._artifacts = Artifacts(settings.artifacts)
+        self._registry = Registry(self._artifacts)
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        tasks = [asyncio.create_task(part()) for part in (self._follower.run, self._heartbeat, self._work)]
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._producer.stop()
+        for task in done - {stopping}:
+            task.result()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.to_thread(beat, self._beats, "trainer", self.name, {"pid": os.getpid()})
+            await asyncio.sleep(EVERY)
+
+    async def _work(self) -> None:
+        await self._follower.caught_up.wait()
+        while True:
+            found = self._next()
+            if found is None:
+                await asyncio.sleep(0.1)
+            elif isinstance(found, Project):
+                await self._train(found)
+            elif found.kind == "replay":
+                await self._replay(found)
+            else:
+                await self._prepare(found)
+
+    def _next(self) -> Project | Job | None:
+        """The oldest work that is queued, or that this trainer had begun before it was restarted."""
+        catalog = self._follower.catalog
+        for project in sorted(catalog.projects.values(), key=lambda p: p.created_at):
+            if project.state in RUNNING and project.trainer in {"", self.name}:
+                return project
+        for job in sorted(catalog.jobs.values(), key=lambda j: j.requested_at):
+            if job.state == "queued" and job.job_id not in catalog.projects:
+                return job
+        return None
+
+    async def _say(self, fact: Fact, deployment: str = "", key: str = "") -> None:
+        """Put a fact through control; waits for the broker, not for agreement."""
+        while True:
+            try:
+                await self._follower.propose(fact, actor=self.name, deployment=deployment, key=key)
+            except Refused as error:
+                log.info("refused: %s", error)
+                return
+            except BrokerUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def _train(self, project: Project) -> None:
+        """Run AutoPilot on a project and register what it finds."""
+        progress = ProjectProgressed(project.project_id, "analyzing", 0.0, "reading the file", self.name)
+        await self._say(progress, project.deployment)
+        run = await asyncio.to_thread(Run, self._settings.artifacts, project.project_id, project.file, project.options)
+        messages = run.messages()
+        try:
+            while True:
+                message = await asyncio.to_thread(next, messages)
+                if project.state not in RUNNING:
+                    return  # cancelled
+                if message is None:
+                    continue
+                if message["kind"] == "progress":
+                    state = "training" if message["share"] >= 0.1 else "analyzing"  # noqa: PLR2004
+                    fact = ProjectProgressed(project.project_id, state, message["share"], message["message"], self.name, message.get("features", ""))
+                    await self._say(fact, project.deployment)
+                elif message["kind"] == "failed":
+                    await self._say(ProjectFailed(project.project_id, message["code"], message["error"]), project.deployment)
+                    await self._retrained(project, {}, error=message["error"])
+                    return
+                else:
+                    await self._register(project, message)
+                    return
+        finally:
+            await asyncio.to_thread(run.stop)
+
+    async def _register(self, project: Project, message: dict[str, Any]) -> None:
+        target = project.options["target"]
+        for model in message["models"]:
+            summary = {k: model[k] for k in ("validation", "holdout", "ms_per_row", "recommended", "trained_on", "family")}
+            fact = ModelRegistered(model["model_id"], project.project_id, model["blueprint"], message["task"], target, message["metric"], summary)
+            await self._say(fact, project.deployment, key=f"{project.project_id}:{model['model_id']}")
+        await self._say(
+            ProjectCompleted(project.project_id, message["metric"], message["partition"], message["models"], message["notes"]), project.deployment
+        )
+        best = next((m for m in message["models"] if m["recommended"]), message["models"][0])
+        await self._retrained(project, best)
+
+    async def _retrained(self, project: Project, best: dict[str, Any], error: str = "") -> None:
+        """The end of a retraining: its best model enters as challenger."""
+        if not project.retraining_id:
+            return
+        if best:
+            await self._say(ChallengerAdded(best["model_id"]), project.deployment)
+        record = project.options.get("training_set", {})
+        fact = RetrainingFinished(project.retraining_id, project.project_id, best.get("model_id", ""), record, error)
+        await self._say(fact, project.deployment)
+
+    async def _prepare(self, job: Job) -> None:
+        """A retraining's training set; AutoPilot on it is a project like any other."""
+        request = job.request
+        deployment = self._follower.catalog.deployments[job.deployment]
+        champion = self._follower.catalog.models[deployment.now.champion]
+        parent = self._follower.catalog.projects.get(champion.project_id)
+        options = dict(parent.options) if parent else {"target": champion.target}
+        try:
+            package = await asyncio.to_thread(self._registry.load, champion.model_id)
+            name, record = await asyncio.to_thread(
+                lambda: training_set.build(
+                    self._log,
+                    self._artifacts,
+                    package,
+                    job.deployment,
+                    cut_off=parse_time(request["cut_off"]),
+                    start=parse_time(request["start"]) if request["start"] else 0,
+                    original=parent.file if parent and request["with_original"] else "",
+                    options=options,
+                )
+            )
+        except (StreamError, LogUnavailable, QueryRejected, KeyError) as error:
+            await self._say(RetrainingFinished(job.job_id, error=str(error)), job.deployment)
+            return
+        kept = {f.name for f in package.schema.features} | set(package.schema.unused)
+        options |= {"timestamp": training_set.EVENT_TIME, "training_set": record, "task": champion.task, "exclude": [e for e in options.get("exclude", []) if e in kept]}
+        options.pop("association_id", None)
+        if request.get("minutes"):
+            options["minutes"] = request["minutes"]
+        options["exclude"] = await asyncio.to_thread(self._present, name, options["exclude"])
+        await self._say(ProjectCreated(job.job_id, f"retraining of {job.deployment}", name, options, job.job_id), job.deployment, key=job.job_id)
+        await self._follower.wait_for(lambda c: job.job_id in c.projects, 15)
+
+    def _present(self, name: str, wanted: list[str]) -> list[str]:
+        """Which of the columns to exclude the training set has."""
+        from models.table import read_table
+
+        have = set(read_table(self._artifacts.read(name)).names)
+        return [column for column in wanted if column in have]
+
+    async def _replay(self, job: Job) -> None:
+        request = job.request
+        try:
+            package = await asyncio.to_thread(self._registry.load, request["model_id"])
+            rows = await replay(
+                self._log,
+                self._producer,
+                package,
+                job.deployment,
+                replay_id=job.job_id,
+                start=parse_time(request["start"]),
+                end=parse_time(request["end"]),
+                partitions=self._settings.partitions,
+            )
+        except (StreamError, BrokerUnavailable, KeyError) as error:
+            await self._say(ReplayFinished(job.job_id, 0, str(error)), job.deployment)
+            return
+        with contextlib.suppress(LogUnavailable, QueryRejected):
+            await self._until_logged(job.job_id, rows)
+        await self._say(ReplayFinished(job.job_id, rows), job.deployment)
+
+    async def _until_logged(self, replay_id: str, rows: int) -> None:
+        """Wait until the log has the replay's rows, a minute at most."""
+        for _ in range(240):
+            found = await asyncio.to_thread(self._log.rows, "SELECT count() AS n FROM predictions WHERE replay_id = {id:String}", {"id": replay_id})
+            if int(found[0]["n"]) >= rows:
+                return
+            await asyncio.sleep(0.25)

@@ -1,0 +1,268 @@
+"""The Faust app: agents hand messages to the engine and acknowledge what it has finished.
+
+The only importer of faust. What takes time runs in a thread, so that heartbeats go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from typing import Any
+
+import faust
+import orjson
+from faust.transport.drivers import aiokafka as driver
+
+from models.registry import Artifacts, Registry
+from stream import events
+from stream.broker import BrokerUnavailable, Producer, consume
+from stream.clickhouse import EventLog
+from stream.clock import now_us
+from stream.control import Follower, Recorder
+from stream.courier import Courier
+from stream.dead_letters import DeadLetters
+from stream.engine import Engine, Raw, Report
+from stream.errors import LogUnavailable, Malformed, QueryRejected
+from stream.heartbeats import EVERY, beat
+from stream.queries import accuracy_totals
+from stream.settings import Settings
+from stream.topics import ACTUALS, CONTROL, COURIERS, JOINABLE, MONITORING, PREDICTIONS, WORKERS
+
+log = logging.getLogger("champion.worker")
+
+TAKE = 200
+WITHIN = 0.03
+FETCH_WAIT_MS = 25
+LARGEST = 64 << 20
+MOST_BYTES = 24 << 20
+TELL_EVERY = 5.0
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """Faust hard-codes a fetch wait of 1.5 s, which a broker without push turns into latency."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        consumer._fetch_max_bytes = LARGEST  # noqa: SLF001
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+class Worker:
+    """One worker process: engine, control recorder, courier, heartbeats."""
+
+    def __init__(self, settings: Settings, writer_key: str) -> None:
+        """Wire the parts; nothing is opened yet."""
+        self._settings = settings
+        self.name = f"worker-{socket.gethostname()}-{os.getpid()}"
+        self._producer = Producer(settings.bootstrap, idempotent=not settings.embedded_broker)
+        self._log = EventLog(settings.eventlog_url, writer_key=writer_key)
+        self._letters = DeadLetters(self._producer, self.name)
+        self._follower = Follower(settings.bootstrap, self._producer, self._log)
+        self._recorder = Recorder(self._log)
+        self._engine = Engine(self._log, Registry(Artifacts(settings.artifacts)), self._follower)
+        self._courier = Courier(self._producer, self._letters, settings.partitions)
+        self._inbox: asyncio.Queue[tuple[list[Raw], asyncio.Future[None]]] = asyncio.Queue()
+        self._stale = False
+        self._report: dict[str, Any] = {"cycles": 0, "rows": 0, "busy_seconds": 0.0, "seconds": {}}
+        self._touched: set[str] = set()
+
+    async def submit(self, values: list[Any]) -> None:
+        """Hand messages to the next cycle and wait until the log has them."""
+        raws = [Raw(v.message.topic, v.message.partition, v.message.offset, v.value) for v in values]
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._inbox.put((raws, done))
+        await done
+
+    async def run_cycles(self) -> None:
+        """Take all that waits, handle it, answer; for ever."""
+        while True:
+            taken = [await self._inbox.get()]
+            size = sum(len(r.value) for r in taken[0][0])
+            while not self._inbox.empty() and size < MOST_BYTES:
+                taken.append(self._inbox.get_nowait())
+                size += sum(len(r.value) for r in taken[-1][0])
+            report = await self._until_done([raw for raws, _ in taken for raw in raws])
+            for raw, reason in report.bad:
+                await self._letters.put(raw.topic, raw.partition, raw.offset, reason, raw.value)
+            self._count(report)
+            for _, done in taken:
+                if not done.done():
+                    done.set_result(None)
+
+    async def _until_done(self, raws: list[Raw]) -> Report:
+        """Run one cycle, again and again while the log is away; a message that breaks it is put aside."""
+        delay = 0.2
+        while True:
+            if self._stale:
+                self._engine.forget()
+                self._stale = False
+            try:
+                return await asyncio.to_thread(self._engine.cycle, raws)
+            except LogUnavailable as error:
+                log.warning("the log is away: %s", error)
+                self._engine.forget()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+            except Exception as error:
+                log.exception("a cycle failed")
+                self._engine.forget()
+                if len(raws) == 1:
+                    return Report(bad=[(raws[0], f"{type(error).__name__}: {error}")])
+                return await self._one_by_one(raws)
+
+    async def _one_by_one(self, raws: list[Raw]) -> Report:
+        whole = Report()
+        for raw in raws:
+            report = await self._until_done([raw])
+            whole.bad.extend(report.bad)
+            whole.touched |= report.touched
+        return whole
+
+    def _count(self, report: Report) -> None:
+        self._report["cycles"] += 1
+        self._report["rows"] += sum(report.rows.values())
+        for step, seconds in report.seconds.items():
+            self._report["seconds"][step] = round(self._report["seconds"].get(step, 0.0) + seconds, 4)
+        self._touched |= report.touched
+
+    async def record(self, values: list[Any]) -> None:
+        """Append control events to the log; never gives up."""
+        proposals = []
+        for value in values:
+            try:
+                proposals.append(events.decode(value.value))
+            except Malformed as error:
+                await self._letters.put(value.message.topic, value.message.partition, value.message.offset, str(error), value.value)
+        while True:
+            try:
+                await asyncio.to_thread(self._recorder.record, proposals)
+            except (LogUnavailable, QueryRejected) as error:
+                log.warning("control events wait for the log: %s", error)
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    def app(self) -> faust.App:
+        """The Faust app with its three agents."""
+        app = faust.App(
+            WORKERS,
+            broker="kafka://" + self._settings.bootstrap.replace(",", ";kafka://"),
+            store="memory://",
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            broker_rebalance_timeout=3,
+            broker_session_timeout=6,
+            broker_heartbeat_interval=1,
+            broker_request_timeout=10.0,
+            broker_commit_interval=0.5,
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=LARGEST,
+            consumer_metadata_max_age_ms=3000,
+            producer_max_request_size=LARGEST,
+            stream_wait_empty=False,
+            stream_buffer_maxsize=1024,
+            web_enabled=False,
+            worker_redirect_stdouts=False,
+            logging_config=None,
+            datadir=str(self._settings.data_dir.resolve() / "faust"),
+        )
+        raw = {"value_type": bytes, "key_type": bytes, "value_serializer": "raw", "key_serializer": "raw"}
+
+        @app.agent(app.topic(PREDICTIONS, **raw))
+        async def predictions(stream: Any) -> None:
+            async for values in stream.take_events(TAKE, within=WITHIN):
+                await self.submit(values)
+
+        @app.agent(app.topic(JOINABLE, **raw))
+        async def actuals(stream: Any) -> None:
+            async for values in stream.take_events(TAKE, within=WITHIN):
+                await self.submit(values)
+
+        @app.agent(app.topic(CONTROL, **raw))
+        async def control(stream: Any) -> None:
+            async for values in stream.take_events(TAKE, within=WITHIN):
+                await self.record(values)
+
+        @app.on_partitions_assigned.connect
+        async def assigned(app: Any, assigned: Any, **_: Any) -> None:
+            del app
+            log.info("assigned %s", sorted(f"{t.topic}/{t.partition}" for t in assigned))
+            self._stale = True
+            self._recorder.reset()
+
+        return app
+
+    async def heartbeat(self) -> None:
+        """Every two seconds: alive, and what was done so far."""
+        while True:
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            detail = {**self._report, "pid": os.getpid(), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "dead_letters": self._letters.count}
+            await asyncio.to_thread(beat, self._log, "worker", self.name, detail)
+            await asyncio.sleep(EVERY)
+
+    async def tell(self) -> None:
+        """Publish the accuracy of the deployments that changed to `monitoring`."""
+        while True:
+            await asyncio.sleep(TELL_EVERY)
+            touched, self._touched = self._touched, set()
+            for deployment in sorted(touched):
+                with contextlib.suppress(LogUnavailable, QueryRejected, BrokerUnavailable):
+                    found = await asyncio.to_thread(accuracy_totals, self._log, deployment)
+                    message = {"kind": "accuracy", "deployment": deployment, "at": now_us(), "models": found}
+                    await self._producer.send(MONITORING, [orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)], 0, deployment.encode())
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        await asyncio.gather(self._wait_for_broker(), asyncio.to_thread(self._log.wait, 120.0))
+        await asyncio.to_thread(self._log.migrate)
+        app = self.app()
+        app.transport = _Transport(app.conf.broker_consumer, app, loop=loop)
+        tasks = [
+            asyncio.create_task(self._follower.run()),
+            asyncio.create_task(consume(self._settings.bootstrap, ACTUALS, COURIERS, self._courier.carry)),
+            asyncio.create_task(self.run_cycles()),
+            asyncio.create_task(self.heartbeat()),
+            asyncio.create_task(self.tell()),
+        ]
+        await self._follower.caught_up.wait()
+        await app.start()
+        stopping = asyncio.create_task(stop.wait())
+        ended = asyncio.create_task(app.wait_until_stopped())
+        done, _ = await asyncio.wait([stopping, ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        failed = next((t for t in tasks if t in done), None)
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(app.stop(), 3)
+        for task in tasks:
+            task.cancel()
+        await self._producer.stop()
+        if failed is not None:
+            failed.result()
+        os._exit(0 if stop.is_set() else 1)  # Faust's threads may hang on a broker that is gone
+
+    async def _wait_for_broker(self) -> None:
+        while True:
+            with contextlib.suppress(BrokerUnavailable):
+                await self._producer.check()
+                # topics are made by the first metadata request or message, never administered here
+                return
+            await asyncio.sleep(0.1)
+
