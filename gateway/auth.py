@@ -19,7 +19,8 @@ class KeyStore:
 
     def __init__(self, path: Path) -> None:
         """Read the file when it has changed."""
-        self._path, self._stamp, self._hashes = path, 0.0, {}
+        self._path, self._stamp = path, 0.0
+        self._hashes: dict[str, str] = {}
 
     @property
     def hashes(self) -> dict[str, str]:

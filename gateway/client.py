@@ -48,8 +48,8 @@ class Client:
         except orjson.JSONDecodeError:
             found = {}
         if answer.status >= 400:  # noqa: PLR2004
-            error = found.get("error", {}) if isinstance(found, dict) else {}
-            raise Refusal(answer.status, error.get("code", "http_error"), error.get("message", f"HTTP {answer.status}"), error.get("details"))
+            said = found.get("error", {}) if isinstance(found, dict) else {}
+            raise Refusal(answer.status, said.get("code", "http_error"), said.get("message", f"HTTP {answer.status}"), said.get("details"))
         return found
 
     def get(self, path: str, **query: Any) -> Any:
@@ -59,6 +59,11 @@ class Client:
     def post(self, path: str, body: Any = None, **query: Any) -> Any:
         """POST JSON."""
         return self.call("POST", path, body if body is not None else {}, query=query)
+
+    def text(self, path: str) -> str:
+        """GET, as text."""
+        answer = self._pool.request("GET", self._url + path, headers=self._headers)
+        return str(answer.data.decode())
 
     def items(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """All pages of a list."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -88,15 +89,15 @@ class Serving:
         if served is not None and served.version == now.version:
             return
         try:
-            package = self._packages.get(now.champion) or await asyncio.to_thread(self._warm, now.champion)
+            if now.champion not in self._packages:
+                self._packages[now.champion] = await asyncio.to_thread(self._warm, now.champion)
         except (ModelsError, OSError) as error:
             self._failed[name] = str(error)
             log.error("champion of %s cannot be loaded: %s", name, error)  # noqa: TRY400
             return
         self._failed.pop(name, None)
-        self._packages[now.champion] = package
         timestamp = str(deployment.settings.get("timestamp", ""))
-        self._served[name] = Served(name, now.version, deployment.association_id, timestamp, package)
+        self._served[name] = Served(name, now.version, deployment.association_id, timestamp, self._packages[now.champion])
 
     def _warm(self, model_id: str) -> ModelPackage:
         """Load a package and predict once, so that the first request finds everything ready."""
@@ -118,10 +119,8 @@ class Serving:
     async def _late(self, name: str) -> Served:
         """Before a 404 control is read to its end, and a model on its way is waited for."""
         if not self._follower.caught_up.is_set():
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._follower.caught_up.wait(), 2.0)
-            except TimeoutError:
-                pass
         self._follower.catalog.deployment(name)
         for _ in range(100):
             if name in self._served:
@@ -194,7 +193,7 @@ class Serving:
         now = now_us()
         for at in range(0, len(rows), RECORD_ROWS):
             end = at + RECORD_ROWS
-            record = {
+            record: dict[str, Any] = {
                 "k": "p",
                 "d": served.name,
                 "v": served.version,

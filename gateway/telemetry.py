@@ -26,7 +26,7 @@ class Telemetry:
         self.total_us = 0.0
         self.gauges: dict[str, Any] = {}
         self.registry = CollectorRegistry()
-        self.registry.register(self)  # type: ignore[arg-type]
+        self.registry.register(self)
 
     def observe(self, times: tuple[int, ...]) -> None:
         """A prediction request's clock readings in nanoseconds: begin, then the end of each step."""

@@ -104,7 +104,7 @@ def read_target(
             labelled,
             y,
         )
-    labels, y = class_indices(kept.texts(name), positive)
+    labels, indices = class_indices(kept.texts(name), positive)
     if len(labels) < 2:  # noqa: PLR2004
         raise DataError("constant_target", f"the target {name!r} has one value: {labels[0]!r}")
     if len(labels) > MULTICLASS_MOST:
@@ -112,7 +112,7 @@ def read_target(
     if task == "binary" and len(labels) != 2:  # noqa: PLR2004
         raise DataError("wrong_target", f"the target {name!r} has {len(labels)} values: not binary")
     word: TaskType = "binary" if len(labels) == 2 else "multiclass"  # noqa: PLR2004
-    return Target(name, word, tuple(labels), labels[1] if word == "binary" else ""), labelled, y
+    return Target(name, word, tuple(labels), labels[1] if word == "binary" else ""), labelled, indices
 
 
 def class_indices(texts: Objects, positive: str | None) -> tuple[list[str], Ints]:
@@ -193,9 +193,7 @@ def numeric_summary(numbers: Floats) -> tuple[dict[str, Any], list[str]]:
     warnings = []
     if outside.mean() > 0.005:  # noqa: PLR2004
         warnings.append("outliers")
-    for value in DISGUISED_NUMBERS:
-        if np.mean(numbers == value) > 0.01:  # noqa: PLR2004
-            warnings.append(f"disguised_missing: {value:g}")
+    warnings += [f"disguised_missing: {v:g}" for v in DISGUISED_NUMBERS if np.mean(numbers == v) > 0.01]  # noqa: PLR2004
     if np.mean(numbers == 0) > 0.5 and q[4] != q[0]:  # noqa: PLR2004
         warnings.append("excess_zeros")
     return {

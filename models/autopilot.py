@@ -14,43 +14,21 @@ from typing import Any
 import numpy as np
 
 from models import calibration
-from models.analysis import Analysis, FeatureReport, analyze, as_feature
-from models.baseline import drift_score, freeze
+from models.analysis import Analysis
 from models.blueprints import REPOSITORY, Blueprint
 from models.blueprints.base import complete
-from models.errors import DataError, TrainingError
-from models.insights.curves import curves
-from models.insights.importance import normalised, permutation_importance
-from models.metrics import METRICS, default_metric, metrics_of, score_all
-from models.partition import TIME_AUC, Partition, make_partition, time_index_auc, too_few_days
-from models.registry import Registry
-from models.schema import Schema, Target
+from models.errors import TrainingError
+from models.metrics import METRICS, score_all
+from models.partition import Partition
+from models.preparation import Options, Prepared, prepare
+from models.schema import Target
 from models.scoring import Part, ScoringPlan
 from models.scoring import blend as mix
 from models.table import Table
-from models.types import INPUT_KINDS, Floats, Ints, TaskType
+from models.types import Floats, Ints
 
 BLEND_OF = 3
-LEAST_ROWS = 20
 CHUNK = 50_000
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a project may choose; the rest follows from the data."""
-
-    target: str
-    task: TaskType | None = None
-    metric: str | None = None
-    positive: str | None = None
-    timestamp: str | None = None
-    association_id: str | None = None
-    exclude: tuple[str, ...] = ()
-    drop_leakage: str = "high"
-    holdout: float = 0.2
-    gap_seconds: float = 0.0
-    minutes: float | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,112 +70,6 @@ class Result:
     partition: str
     entries: tuple[Entry, ...]
     notes: tuple[str, ...]
-
-
-@dataclass
-class Prepared:
-    """A table turned into what blueprints learn from."""
-
-    analysis: Analysis
-    schema: Schema
-    base: Floats
-    y: Any
-    partition: Partition
-    metric: str
-    notes: list[str]
-
-
-def prepare(table: Table, options: Options) -> Prepared:
-    """Analyse, choose inputs, partition; DataError where no model can be trained."""
-    for name in (options.timestamp, options.association_id, *options.exclude):
-        if name and name not in table.names:
-            raise DataError("unknown_column", f"there is no column {name!r}; columns: {', '.join(table.names)}")
-    analysis = analyze(
-        table,
-        options.target,
-        task=options.task,
-        positive=options.positive,
-        timestamp=options.timestamp,
-        association_id=options.association_id,
-        seed=options.seed,
-    )
-    metric = options.metric or default_metric(analysis.target.task)
-    if metric not in metrics_of(analysis.target.task):
-        raise DataError("unknown_metric", f"{metric!r} is no metric of a {analysis.target.task} task; these are: {', '.join(metrics_of(analysis.target.task))}")
-    kept = table.take(analysis.labelled)
-    if len(kept) < LEAST_ROWS:
-        raise DataError("too_few_rows", f"{len(kept)} rows have a target; {LEAST_ROWS} at least")
-    y = _target_values(kept, analysis)
-    times, note = _times(kept, options, analysis)
-    notes = [*analysis.notes, *([note] if note else [])]
-    partition = make_partition(
-        y, analysis.target.task, times, holdout=options.holdout, gap=int(options.gap_seconds * 1e6), seed=options.seed
-    )
-    if partition.note:
-        notes.append(partition.note)
-    chosen, analysis = choose_inputs(analysis, options, kept, partition, times)
-    if not chosen:
-        raise DataError("no_features", "no column is left to learn from")
-    names = {report.name for report in chosen}
-    unused = tuple(n for n in table.names if n not in names and n != options.target)
-    schema = Schema(analysis.target, tuple(as_feature(kept, r) for r in chosen), unused)
-    return Prepared(analysis, schema, schema.encode_table(kept), y, partition, metric, notes)
-
-
-def _target_values(kept: Table, analysis: Analysis) -> Any:
-    if analysis.target.task == "regression":
-        return kept.numbers(analysis.target.name)
-    from models.types import label_text
-
-    index = {label: k for k, label in enumerate(analysis.target.classes)}
-    texts = kept.texts(analysis.target.name)
-    spelt = {text: index[label_text(text)] for text in set(texts.tolist())}
-    return np.array([spelt[text] for text in texts], dtype=np.int64)
-
-
-def _times(kept: Table, options: Options, analysis: Analysis) -> tuple[Ints | None, str]:
-    if options.timestamp:
-        if not kept.is_date(options.timestamp):
-            raise DataError("wrong_timestamp", f"column {options.timestamp!r} does not hold times")
-        return kept.micros(options.timestamp), ""
-    dates = [r.name for r in analysis.reports if r.kind == "date" and r.missing == 0]
-    if len(dates) == 1:
-        return kept.micros(dates[0]), f"rows are ordered by {dates[0]!r}, the only complete date"
-    return None, ""
-
-
-def choose_inputs(
-    analysis: Analysis, options: Options, kept: Table, partition: Partition, times: Ints | None
-) -> tuple[list[FeatureReport], Analysis]:
-    """The columns models may read; each other one carries the reason why not."""
-    drop = {"none": set(), "high": {"high"}, "all": {"high", "moderate"}}.get(options.drop_leakage)
-    if drop is None:
-        raise DataError("wrong_option", "drop_leakage is none, high or all")
-    chosen, reports = [], []
-    for report in analysis.reports:
-        reason = ""
-        if report.name in options.exclude:
-            reason = "excluded"
-        elif report.kind not in INPUT_KINDS:
-            reason = f"not_used: {report.kind}"
-        elif report.leakage in drop:
-            reason = f"dropped: {report.leakage} leakage"
-        elif any(w.startswith("duplicate_of: ") and w[14:] not in options.exclude for w in report.warnings):
-            reason = "dropped: duplicate"
-        elif partition.kind == "time" and report.kind == "numeric":
-            auc = time_index_auc(kept.numbers(report.name), partition.folds)
-            if auc >= TIME_AUC:
-                report = replace(report, kind="time_index")  # noqa: PLW2901
-                reason = f"dropped: time_index (tells training from validation rows, AUC {auc:.2f})"
-            elif times is not None and too_few_days(kept.numbers(report.name), times):
-                report = replace(report, kind="time_index")  # noqa: PLW2901
-                reason = "dropped: time_index (fixed by the day, fewer than ten days behind a value)"
-        if reason:
-            report = replace(report, warnings=(*report.warnings, reason))  # noqa: PLW2901
-        else:
-            chosen.append(report)
-        reports.append(report)
-    return chosen, replace(analysis, reports=tuple(reports))
 
 
 def run(table: Table, options: Options, blueprints: tuple[Blueprint, ...] = REPOSITORY) -> Iterator[Progress | Result]:
@@ -373,75 +245,3 @@ def describe(partition: Partition) -> str:
     """The partition in words."""
     how = "forward in time" if partition.kind == "time" else "at random, stratified"
     return f"{len(partition.folds)} folds {how}, {len(partition.holdout):,} rows held out"
-
-
-def save_all(registry: Registry, table: Table, result: Result, options: Options, more: dict[str, Any]) -> list[dict[str, Any]]:
-    """Package every entry; answers the leaderboard as JSON with each model's id and insights."""
-    data = prepare(table, options)
-    rng = np.random.default_rng(options.seed)
-    target = data.schema.target
-    board = []
-    importances: dict[str, dict[str, float]] = {}
-    for entry in result.entries:
-        held = data.partition.holdout
-        if entry.blueprint not in importances:
-            importances[entry.blueprint] = permutation_importance(entry.plan, data.base[held], data.y[held], result.metric, options.seed)
-        used = rng.permutation(len(data.base))[:100_000] if len(data.base) > 100_000 else slice(None)  # noqa: PLR2004
-        reference = np.concatenate([entry.out_of_fold, entry.held])
-        baseline = freeze(data.schema, data.base[used], drift_score(target, reference))
-        summary = entry_json(entry, result.metric)
-        metadata = {
-            **more,
-            **summary,
-            "project_target": target.name,
-            "task": target.task,
-            "importance": normalised(importances[entry.blueprint]),
-            "importance_raw": importances[entry.blueprint],
-            "metrics": {k: v for k, v in entry.scores.items() if np.isfinite(v)},
-            "insights": curves(target, data.y[held], entry.held),
-            "partition": result.partition,
-            "seed": options.seed,
-        }
-        entry.model_id = registry.save(entry.plan, baseline, metadata)
-        board.append({**summary, "model_id": entry.model_id})
-    return board
-
-
-def entry_json(entry: Entry, metric: str) -> dict[str, Any]:
-    """A leaderboard row."""
-    return {
-        "blueprint": entry.blueprint,
-        "family": entry.family,
-        "metric": metric,
-        "validation": _finite(entry.validation),
-        "cross_validation": [_finite(v) for v in entry.folds],
-        "holdout": _finite(entry.holdout),
-        "ms_per_row": entry.ms_per_row,
-        "train_seconds": entry.train_seconds,
-        "rows": entry.rows,
-        "trained_on": entry.trained_on,
-        "recommended": entry.recommended,
-    }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def features_json(analysis: Analysis) -> list[dict[str, Any]]:
-    """The feature analysis as JSON."""
-    return [
-        {
-            "name": r.name,
-            "kind": r.kind,
-            "missing": r.missing,
-            "unique": r.unique,
-            "importance": r.importance,
-            "leakage": r.leakage,
-            "reasons": list(r.reasons),
-            "warnings": list(r.warnings),
-            "summary": r.summary,
-            "associated": [list(pair) for pair in r.associated],
-        }
-        for r in analysis.reports
-    ]

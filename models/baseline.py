@@ -55,11 +55,11 @@ class Bins:
         """Counts as PSI wants them: numeric outer bins take what lies beyond the reference."""
         counts = np.asarray(counts, dtype=np.int64)
         if self.kind == "categorical":
-            return counts
+            return np.asarray(counts)
         inner = counts[1:-2].copy()
         inner[0] += counts[0]
         inner[-1] += counts[-2]
-        return np.append(inner, counts[-1])
+        return np.asarray(np.append(inner, counts[-1]), dtype=np.int64)
 
     def merged_labels(self) -> list[str]:
         """The labels that belong to `merged` counts."""
@@ -114,7 +114,8 @@ def baseline_from_json(data: dict[str, Any]) -> Baseline:
 
 
 def _bins(data: dict[str, Any]) -> Bins:
-    return Bins(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Bins(**values)
 
 
 def freeze(schema: Schema, matrix: Floats, scores: Floats) -> Baseline:

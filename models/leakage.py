@@ -128,10 +128,7 @@ def fixed_by_target(values: Any, y: Any, target: Target) -> bool:
     error = spread = 0.0
     fold = np.arange(len(y)) % FOLDS
     for column in hot:
-        if target.task == "regression":
-            guess = _by_tree(y.astype(np.float64).reshape(-1, 1), column, fold)
-        else:
-            guess = _by_level(y, column, fold)
+        guess = _by_tree(y.astype(np.float64).reshape(-1, 1), column, fold) if target.task == "regression" else _by_level(y, column, fold)
         error += float(np.sum((column - guess) ** 2))
         spread += float(np.sum((column - column.mean()) ** 2))
     return spread > 0 and error <= 0.01 * spread

@@ -66,6 +66,7 @@ class TreesMember:
         self._native = TreePredictor(self.text, len(self.tables), averaged=self.averaged)
         self._arrays = [None if t is None else np.array(t) for t in self.tables]
         self._lookups = [(j, t) for j, t in enumerate(self.tables) if t is not None]
+        self._row = np.zeros(len(self.tables), dtype=np.float32)
 
     def inputs(self, base: Floats) -> Floats:
         """The matrix the trees see."""
@@ -77,14 +78,16 @@ class TreesMember:
 
     def predict_one(self, base: list[float]) -> Floats:
         """Outputs (K,) of one row."""
-        if self.single or self.fill is not None:
-            row = self.inputs(np.array([base]))[0].tolist()
-        else:
-            row = base.copy()
-            for j, table in self._lookups:
-                code = row[j]
-                row[j] = table[int(code)] if code == code else table[-1]  # noqa: PLR0124 - NaN
-        return np.asarray(linked(self._native.one(row).reshape(1, -1), self.link)[0])
+        row: Any = base.copy()
+        for j, table in self._lookups:
+            code = row[j]
+            row[j] = table[int(code)] if code == code else table[-1]  # noqa: PLR0124 - NaN
+        if self.fill is not None:
+            row = [f if v != v else v for v, f in zip(row, self.fill, strict=True)]  # noqa: PLR0124 - NaN
+        if self.single:
+            self._row[:] = row
+            row = self._row
+        return np.asarray(linked(self._native.one(row).reshape(1, -1).copy(), self.link)[0])
 
     def files(self) -> dict[str, bytes]:
         """The text and how to feed it."""
@@ -180,6 +183,8 @@ class DenseMember:
 
 def fixed_product(a: Floats, b: Floats) -> Floats:
     """A matrix product whose sums run in one order, whatever the number of rows."""
+    if len(a) == 1:
+        return np.asarray(np.cumsum(a.T * b, axis=0)[-1:])
     out = np.zeros((len(a), b.shape[1]))
     for j in range(b.shape[0]):
         out += a[:, j : j + 1] * b[j]
@@ -211,6 +216,6 @@ def load_member(files: dict[str, bytes]) -> Member:
         tables = [None if t is None else [float("nan") if v is None else v for v in t] for t in plan.pop("tables")]
         return TreesMember(text=files["trees.txt"].decode(), tables=tables, **plan)
     with np.load(io.BytesIO(files["arrays.npz"]), allow_pickle=False) as arrays:
-        tables = [arrays[f"table{j}"] for j in range(len(plan["pieces"]))]
+        rows = [arrays[f"table{j}"] for j in range(len(plan["pieces"]))]
         layers = [(arrays[f"weights{k}"], arrays[f"bias{k}"]) for k in range(plan["layers"])]
-        return DenseMember(plan["link"], plan["pieces"], tables, arrays["bias"], layers)
+        return DenseMember(plan["link"], plan["pieces"], rows, arrays["bias"], layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -56,7 +57,7 @@ class TreePredictor:
             ctypes.c_void_p(self._out.ctypes.data),
         )
 
-    def one(self, row: list[float]) -> Floats:
+    def one(self, row: Any) -> Floats:
         """Scores (outputs,) of one row; the array is reused by the next call."""
         self._row[:] = row
         if _LIB.LGBM_BoosterPredictForMatSingleRowFast(*self._arguments):

@@ -14,7 +14,7 @@ LEAST_TIMES = 6
 FOLDS = 3
 TIME_AUC = 0.9
 DAY = 86_400_000_000
-LEAST_DAYS = 10
+LEAST_DAYS = 20
 SAME_DAY = 0.7  # local days cut by UTC midnight still share most of their rows
 
 
@@ -94,10 +94,10 @@ def time_index_auc(values: Floats, folds: tuple[tuple[Ints, Ints], ...]) -> floa
 
 
 def too_few_days(values: Floats, times: Ints) -> bool:
-    """Whether a column is fixed by the calendar day and some typical value has fewer than ten days.
+    """Whether a column is fixed by the calendar day and a typical value has fewer than twenty days.
 
     Its effective sample is the days behind a value, not the rows: such a column wins in validation
-    by luck (on the flights the day of the month, six days a value).
+    by luck (on the flights the day of the month, six days a value in half a year).
     """
     days, day = np.unique(times // DAY, return_inverse=True)
     if len(days) < 2 * LEAST_DAYS or len(values) < 3 * len(days):

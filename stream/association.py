@@ -55,7 +55,7 @@ def with_actuals(log: EventLog, deployment: str, ids: Iterable[str]) -> set[str]
     """Which of these ids have an actual."""
     found: set[str] = set()
     for chunk in chunks(ids):
-        sql = f"SELECT DISTINCT association_id FROM actuals_log WHERE deployment = {literal(deployment)} AND association_id IN ({listed(chunk)})"  # noqa: S608
+        sql = f"SELECT DISTINCT association_id FROM actuals_log WHERE deployment = {literal(deployment)} AND association_id IN ({listed(chunk)})"
         found |= set(log.arrow(sql, settings=SETTINGS).column("association_id").to_pylist())
     return found
 

@@ -18,7 +18,7 @@ log = logging.getLogger("champion.broker")
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it writes dozens of lines a second while a broker is away
 
 LARGEST = 64 << 20
-POLL_MS = 30
+POLL_MS = 100
 CHECK_SECONDS = 0.25
 
 

@@ -66,14 +66,16 @@ class EventLog:
                 have = version
         return int(have)
 
-    def insert(self, table: str, rows: pa.RecordBatch | pa.Table) -> None:
-        """Append Arrow rows in one insert; returns when the log has them."""
-        if not rows.num_rows:
+    def insert(self, table: str, *rows: pa.Table) -> None:
+        """Append Arrow tables of one schema in one insert; returns when the log has them."""
+        filled = [part for part in rows if part.num_rows]
+        if not filled:
             return
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write(rows)
-        names = rows.schema.names
+        with pa.ipc.new_stream(sink, filled[0].schema) as writer:
+            for part in filled:
+                writer.write_table(part)
+        names = filled[0].schema.names
         block = sink.getvalue().to_pybytes()
         settings = {"max_insert_block_size": 1 << 22, "min_insert_block_size_rows": 1 << 22, "min_insert_block_size_bytes": 1 << 30}
         self._run(lambda c: c.raw_insert(table, names, block, settings=settings, fmt="ArrowStream"))

@@ -95,7 +95,7 @@ class Follower:
 
     async def _load_log(self) -> None:
         try:
-            rows = await asyncio.to_thread(self._log.rows, f"SELECT {COLUMNS} FROM events ORDER BY sequence")  # noqa: S608
+            rows = await asyncio.to_thread(self._log.rows, f"SELECT {COLUMNS} FROM events ORDER BY sequence")
         except (LogUnavailable, QueryRejected):
             return
         for row in rows:
@@ -194,7 +194,7 @@ class Recorder:
     def _load(self) -> Catalog:
         catalog = Catalog()
         self._ids, self._sequence, self._hash = set(), 0, ""
-        for row in self._log.rows(f"SELECT {COLUMNS} FROM events ORDER BY sequence"):  # noqa: S608
+        for row in self._log.rows(f"SELECT {COLUMNS} FROM events ORDER BY sequence"):
             event = events.decode(row)
             with contextlib.suppress(Refused):
                 catalog.apply(event)

@@ -199,11 +199,9 @@ class Engine:
 
     def _append(self, predictions: list[pa.Table], fresh: list[tuple[int, Batch]], report: Report) -> None:
         if predictions:
-            names = predictions[0].column_names
-            whole = pa.concat_tables([t.select(names) for t in predictions], promote_options="permissive")
-            whole = unified(whole)
-            self._log.insert("predictions_log", whole)
-            report.rows["predictions"] = len(whole)
+            schema = predictions[0].schema
+            self._log.insert("predictions_log", *(t.select(schema.names).cast(schema) for t in predictions))
+            report.rows["predictions"] = sum(len(t) for t in predictions)
         for kind, make, target in (("actuals", actual_rows, "actuals_log"), ("refusals", refusal_rows, "refusals_log")):
             found = [make(b) for _, b in fresh if b.kind == kind]
             if found:
@@ -272,13 +270,3 @@ def first_of_each(identity: list[str]) -> Bools:
             seen.add(event_id)
     return keep
 
-
-def unified(table: pa.Table) -> pa.Table:
-    """Map columns of several tables with one dictionary of keys each."""
-    for name in ("features_num", "features_cat"):
-        index = table.column_names.index(name)
-        value = table.schema.field(name).type.item_type
-        plain = pa.map_(pa.string(), value)
-        if table.schema.field(name).type != plain:
-            table = table.set_column(index, name, pc.cast(table.column(index), plain))
-    return table.combine_chunks()

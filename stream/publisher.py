@@ -9,7 +9,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from stream import journal as journals
 from stream.batches import actual_batches, prediction_batches, refusal_batches
@@ -184,5 +183,5 @@ class Publisher:
     async def drain(self, seconds: float) -> None:
         """Wait until all is sent, at most so long; what is left is adopted by the next process."""
         end = asyncio.get_running_loop().time() + seconds
-        while (self._pending or self._behind) and asyncio.get_running_loop().time() < end:
+        while (self._pending or self._behind) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - bounded, at the end of a process
             await asyncio.sleep(0.02)

@@ -50,8 +50,8 @@ def base_of(schema: Schema, table: pa.Table) -> Floats:
     """The base matrix of a schema; a category that came as a number is read as its text."""
     found = features_of(table)
     wanted = {f.name: f for f in schema.features}
-    for name in wanted:
-        if wanted[name].kind == "categorical" and "c:" + name in table.column_names:
+    for name, feature in wanted.items():
+        if feature.kind == "categorical" and "c:" + name in table.column_names:
             found[name] = column(table, "c:" + name)
     known = {name: array for name, array in found.items() if name in wanted}
     if not known:
@@ -83,12 +83,12 @@ def text_map(table: pa.Table) -> pa.Array:
 def _map(names: list[str], valid: Any, values: pa.Array) -> pa.Array:
     keys = np.broadcast_to(np.arange(len(names), dtype=np.int32), valid.shape)[valid]
     offsets = np.concatenate([[0], np.cumsum(valid.sum(axis=1))]).astype(np.int32)
-    return pa.MapArray.from_arrays(pa.array(offsets), pa.DictionaryArray.from_arrays(pa.array(keys), pa.array(names)), values)
+    return pa.MapArray.from_arrays(pa.array(offsets), pa.DictionaryArray.from_arrays(pa.array(keys), pa.array(names, pa.string())), values)
 
 
 def empty_map(rows: int, kind: pa.DataType) -> pa.Array:
     """A map column without entries."""
-    return pa.MapArray.from_arrays(pa.array(np.zeros(rows + 1, dtype=np.int32)), pa.array([], pa.string()), pa.array([], kind))
+    return _map([], np.zeros((rows, 0), dtype=bool), pa.array([], kind))
 
 
 def event_ids(table: pa.Table) -> list[str]:

@@ -11,6 +11,7 @@ import socket
 from typing import Any
 
 from models.registry import Artifacts, Registry
+from models.table import read_table
 from stream.broker import BrokerUnavailable, Producer
 from stream.clickhouse import EventLog
 from stream.clock import parse_time
@@ -58,13 +59,14 @@ class Trainer:
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
         tasks = [asyncio.create_task(part()) for part in (self._follower.run, self._heartbeat, self._work)]
         stopping = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        waited: list[asyncio.Task[Any]] = [stopping, *tasks]
+        done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._producer.stop()
-        for task in done - {stopping}:
-            task.result()
+        for ended in done - {stopping}:
+            ended.result()
 
     async def _heartbeat(self) -> None:
         while True:
@@ -163,7 +165,7 @@ class Trainer:
         deployment = self._follower.catalog.deployments[job.deployment]
         champion = self._follower.catalog.models[deployment.now.champion]
         parent = self._follower.catalog.projects.get(champion.project_id)
-        options = dict(parent.options) if parent else {"target": champion.target}
+        options: dict[str, Any] = dict(parent.options) if parent else {"target": champion.target}
         try:
             package = await asyncio.to_thread(self._registry.load, champion.model_id)
             name, record = await asyncio.to_thread(
@@ -186,16 +188,14 @@ class Trainer:
         options.pop("association_id", None)
         if request.get("minutes"):
             options["minutes"] = request["minutes"]
-        options["exclude"] = await asyncio.to_thread(self._present, name, options["exclude"])
+        present = await asyncio.to_thread(self._columns, name)
+        options["exclude"] = [column for column in options["exclude"] if column in present]
         await self._say(ProjectCreated(job.job_id, f"retraining of {job.deployment}", name, options, job.job_id), job.deployment, key=job.job_id)
         await self._follower.wait_for(lambda c: job.job_id in c.projects, 15)
 
-    def _present(self, name: str, wanted: list[str]) -> list[str]:
-        """Which of the columns to exclude the training set has."""
-        from models.table import read_table
-
-        have = set(read_table(self._artifacts.read(name)).names)
-        return [column for column in wanted if column in have]
+    def _columns(self, name: str) -> set[str]:
+        """The columns of a training set."""
+        return set(read_table(self._artifacts.read(name)).names)
 
     async def _replay(self, job: Job) -> None:
         request = job.request

@@ -181,7 +181,7 @@ class Worker:
             logging_config=None,
             datadir=str(self._settings.data_dir.resolve() / "faust"),
         )
-        raw = {"value_type": bytes, "key_type": bytes, "value_serializer": "raw", "key_serializer": "raw"}
+        raw: dict[str, Any] = {"value_type": bytes, "key_type": bytes, "value_serializer": "raw", "key_serializer": "raw"}
 
         @app.agent(app.topic(PREDICTIONS, **raw))
         async def predictions(stream: Any) -> None:
@@ -198,13 +198,13 @@ class Worker:
             async for values in stream.take_events(TAKE, within=WITHIN):
                 await self.record(values)
 
-        @app.on_partitions_assigned.connect
-        async def assigned(app: Any, assigned: Any, **_: Any) -> None:
+        async def on_assigned(app: Any, assigned: Any, **_: Any) -> None:
             del app
             log.info("assigned %s", sorted(f"{t.topic}/{t.partition}" for t in assigned))
             self._stale = True
             self._recorder.reset()
 
+        app.on_partitions_assigned.connect(on_assigned)  # type: ignore[arg-type]
         return app
 
     async def heartbeat(self) -> None:

@@ -28,10 +28,7 @@ async def upload(request: web.Request) -> web.Response:
         raise ApiError(422, "no_rows", "there are no actuals in the body")
     catalog = request.app[FOLLOWER].catalog
     known = catalog.deployments.get(name)
-    if known is None:  # another gateway may have made it just now: control is read to its end, and the actual kept
-        regression = False
-    else:
-        regression = catalog.models[known.now.champion].task == "regression"
+    regression = known is not None and catalog.models[known.now.champion].task == "regression"
     now = now_us()
     key = request.headers.get("Idempotency-Key", "")
     rows: list[tuple[str, str | None, int | None, str]] = []

@@ -228,6 +228,6 @@ async def humility(request: web.Request) -> web.Response:
     await wait_after(request)
     deployment = request.app[FOLLOWER].catalog.deployment(request.match_info["d"])
     window = window_of(request, deployment.name)
-    sql = f"SELECT humility AS rule, count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule ORDER BY rows DESC"  # noqa: S608
+    sql = f"SELECT humility AS rule, count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule ORDER BY rows DESC"
     rows = await asyncio.to_thread(request.app[EVENT_LOG].rows, sql)
     return json_response({"buckets": [], "totals": {"rules": rows}, "status": "passing" if rows else "unknown", "sql": sql})

@@ -1,6 +1,177 @@
-"""Pages."""
+"""The pages: each shows the data of its JSON twin, with the SELECT that gives it."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import jinja2
+import orjson
 from aiohttp import web
+
+from gateway.handlers.deployments import deployment_json
+from gateway.handlers.monitoring import accuracy_answer, comparison_answer, drift_answer
+from gateway.handlers.projects import project_json
+from gateway.handlers.system import parts_of
+from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY
+from gateway.portal import charts
+from gateway.snippets import snippet_of
+from models.metrics import METRICS
+from stream import queries
+from stream.clickhouse import EventLog
+from stream.errors import LogUnavailable, QueryRejected
+from stream.queries import BUCKETS, Window
+
 STATIC = Path(__file__).parent / "static"
-async def inventory(request): return web.Response(text="")
-deployment = project = model = events = plotly = inventory
+PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+SHOWN = ("1h", "6h", "1d", "7d")
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number for people."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.{digits}g}" if abs(value) < 1e5 else f"{value:,.0f}"  # noqa: PLR2004
+
+
+PAGES.filters["number"] = number
+PAGES.filters["short"] = lambda text: str(text)[:12]
+PAGES.filters["moment"] = lambda text: str(text)[:16].replace("T", " ")
+PAGES.filters["percent"] = lambda value: "–" if value is None else f"{value:.1%}"
+
+
+def page(name: str, **data: Any) -> web.Response:
+    """Render a template."""
+    return web.Response(text=PAGES.get_template(name).render(**data), content_type="text/html")
+
+
+async def plotly(request: web.Request) -> web.StreamResponse:
+    """The chart library, out of the installed package."""
+    del request
+    spec = find_spec("plotly")
+    folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
+    return web.FileResponse(folder / "package_data" / "plotly.min.js", headers={"Cache-Control": "max-age=86400", "Content-Type": "text/javascript"})
+
+
+async def inventory(request: web.Request) -> web.Response:
+    """All deployments with their state; projects; the parts."""
+    app = request.app
+    catalog = app[FOLLOWER].catalog
+    found = [deployment_json(catalog, d) for d in catalog.deployments.values() if d.state != "deleted"]
+    tiles = await asyncio.gather(*(asyncio.to_thread(tile, app, d) for d in found))
+    projects = sorted(catalog.projects.values(), key=lambda p: -p.created_at)[:20]
+    return page("inventory.html", deployments=list(zip(found, tiles, strict=True)), projects=[project_json(p) for p in projects], parts=await parts_of(app))
+
+
+def tile(app: web.Application, deployment: dict[str, Any]) -> dict[str, Any]:
+    """A deployment's numbers at a glance; what the log cannot tell now is said."""
+    log, registry, catalog = app[EVENT_LOG], app[REGISTRY], app[FOLLOWER].catalog
+    window = Window(deployment["name"], bucket=BUCKETS["1d"])
+    try:
+        health = queries.service_health(log, window)
+        drift = drift_answer(log, registry, window, deployment["champion"]["model_id"])
+        accuracy = accuracy_answer(log, registry, catalog, window)
+    except (LogUnavailable, QueryRejected) as error:
+        return {"error": str(error)}
+    metric = accuracy["metric"]
+    return {
+        "rows": health["totals"]["rows"],
+        "requests": health["totals"]["requests"],
+        "health": health["status"],
+        "drift": drift["status"],
+        "drifted": [f["name"] for f in drift["totals"]["features"] if f["status"] in {"warning", "failing"}],
+        "accuracy": accuracy["status"],
+        "metric": metric,
+        "value": accuracy["totals"]["metrics"][metric]["value"],
+        "baseline": accuracy["totals"]["metrics"][metric]["baseline"],
+        "matched": accuracy["totals"]["matched"],
+    }
+
+
+async def deployment(request: web.Request) -> web.Response:
+    """One deployment: is it healthy, why, since when, what to do."""
+    app = request.app
+    catalog = app[FOLLOWER].catalog
+    item = catalog.deployment(request.match_info["d"])
+    found = deployment_json(catalog, item)
+    bucket = request.query.get("bucket", "")
+    bucket = bucket if bucket in BUCKETS else await asyncio.to_thread(fitting_bucket, app[EVENT_LOG], item.name)
+    data = await asyncio.to_thread(deployment_data, app, found, bucket)
+    return page("deployment.html", d=found, bucket=bucket, buckets=SHOWN, **data)
+
+
+def fitting_bucket(log: EventLog, name: str) -> str:
+    """The bucket that cuts a deployment's life into a readable number of points."""
+    rows = log.rows("SELECT dateDiff('hour', min(occurred_at), max(occurred_at)) AS hours FROM predictions_log WHERE deployment = {d:String}", {"d": name})
+    hours = rows[0]["hours"] if rows else 0
+    return "1h" if hours <= 72 else "1d" if hours <= 24 * 60 else "7d"  # noqa: PLR2004
+
+
+def deployment_data(app: web.Application, found: dict[str, Any], bucket: str) -> dict[str, Any]:
+    """Everything the page shows."""
+    log, registry, catalog = app[EVENT_LOG], app[REGISTRY], app[FOLLOWER].catalog
+    window = Window(found["name"], bucket=BUCKETS[bucket])
+    health = queries.service_health(log, window)
+    drift = drift_answer(log, registry, window, found["champion"]["model_id"])
+    served = accuracy_answer(log, registry, catalog, window)
+    by_model = {}
+    for m in [found["champion"], *found["challengers"]]:
+        answer = accuracy_answer(log, registry, catalog, Window(found["name"], bucket=window.bucket, model_id=m["model_id"]))
+        by_model[m["model_id"]] = {"blueprint": m["blueprint"], "buckets": answer["buckets"], "totals": answer["totals"]}
+    comparison = comparison_answer(log, registry, catalog, window)
+    metric = served["metric"]
+    predictions_sql = f"SELECT {window.bucketed()} AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE {window.where()} AND role = 'champion' GROUP BY at ORDER BY at"
+    over_time = log.rows(predictions_sql)
+    events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
+    inputs = [{"name": f.name, "kind": f.kind} for f in registry_schema(app, found)]
+    return {
+        "health": health,
+        "drift": drift,
+        "accuracy": served,
+        "metric": metric,
+        "higher": METRICS[metric].higher_is_better,
+        "comparison": comparison,
+        "events": [{**e, "payload": orjson.loads(e["payload"])} for e in events],
+        "chart_predictions": charts.predictions(over_time, served["buckets"]),
+        "chart_drift": charts.drift_scatter(drift),
+        "chart_drift_time": charts.drift_over_time(drift),
+        "chart_accuracy": charts.accuracy(by_model, found["champion"]["model_id"], metric, served["totals"]["metrics"][metric]["baseline"]),
+        "predictions_sql": predictions_sql,
+        "snippet": snippet_of("http://127.0.0.1:8080", found["name"], inputs, "curl"),
+    }
+
+
+def registry_schema(app: web.Application, found: dict[str, Any]) -> Any:
+    """The champion's inputs."""
+    from gateway.handlers.monitoring import package_of
+
+    return package_of(app[REGISTRY], found["champion"]["model_id"]).schema.features
+
+
+async def project(request: web.Request) -> web.Response:
+    """A project: its progress, features and leaderboard."""
+    app = request.app
+    item = app[FOLLOWER].catalog.project(request.match_info["p"])
+    features: dict[str, Any] = orjson.loads(await asyncio.to_thread(app[ARTIFACTS].read, item.features)) if item.features else {"features": []}
+    ordered = sorted(features["features"], key=lambda f: -f["importance"])
+    return page("project.html", p=project_json(item), features=ordered, models=item.models, metric=item.metric, partition=item.partition, notes=item.notes, refresh=item.state in {"queued", "analyzing", "training"})
+
+
+async def model(request: web.Request) -> web.Response:
+    """A model: importance, held-out scores and curves."""
+    from gateway.handlers.models import load
+
+    package = await load(request)
+    importance = sorted(package.metadata["importance"].items(), key=lambda pair: -pair[1])
+    insights = package.metadata["insights"]
+    return page("model.html", m=package, meta=package.metadata, importance=importance, chart_lift=charts.lift(insights.get("lift")), chart_roc=charts.roc(insights.get("roc")))
+
+
+async def events(request: web.Request) -> web.Response:
+    """The audit trail."""
+    rows = await asyncio.to_thread(request.app[EVENT_LOG].rows, "SELECT * FROM events ORDER BY sequence DESC LIMIT 200")
+    return page("events.html", events=[{**e, "payload": orjson.loads(e["payload"])} for e in rows])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from models.blueprints.base import positive
 from models.encoders import arrays_of, code_tables, target_encoded
 from models.members import Member, TreesMember, tree_inputs

@@ -22,7 +22,7 @@ class RandomForest:
     name: str = "random_forest"
     family: str = "random forest"
     most_rows: int = 60_000
-    trees: int = 100
+    trees: int = 60
     share: float | str = "sqrt"
     estimator: str = "RandomForest"
 

@@ -33,10 +33,7 @@ MOST_BODY = 2 << 30
 ENGINE = "?background_pool_size=2&mark_cache_size=67108864&index_mark_cache_size=16777216"
 READER = {"max_threads": "1", "max_execution_time": "60", "max_memory_usage": "4000000000"}
 TRANSPORT = frozenset(
-    "database query default_format buffer_size session_id session_timeout session_check query_id quota_key compress "
-    "decompress wait_end_of_query client_protocol_version role send_progress_in_http_headers user password "
-    "http_headers_progress_interval_ms enable_http_compression http_zlib_compression_level "
-    "cancel_http_readonly_queries_on_client_close add_http_cors_header readonly".split()
+    ["database", "query", "default_format", "buffer_size", "session_id", "session_timeout", "session_check", "query_id", "quota_key", "compress", "decompress", "wait_end_of_query", "client_protocol_version", "role", "send_progress_in_http_headers", "user", "password", "http_headers_progress_interval_ms", "enable_http_compression", "http_zlib_compression_level", "cancel_http_readonly_queries_on_client_close", "add_http_cors_header", "readonly"]
 )
 STREAMED = frozenset({"native", "tabseparated", "tsv", "csv", "rowbinary", "jsoneachrow"})
 FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\s[^()]*)?;?\s*$", re.IGNORECASE)
@@ -323,7 +320,7 @@ async def multipart(request: web.Request, body: bytes) -> dict[str, str]:
     found = {}
     for part in message.iter_parts():
         name = part.get_param("name", header="content-disposition")
-        found[str(name)] = bytes(part.get_payload(decode=True) or b"").decode()  # type: ignore[arg-type]
+        found[str(name)] = bytes(part.get_payload(decode=True) or b"").decode()
     return found
 
 

@@ -88,8 +88,7 @@ class Supervisor:
     async def _watch(self, part: Part) -> None:
         delay, begun = 0.2, time.monotonic()
         while True:
-            assert part.process is not None
-            code = await part.process.wait()
+            code = await part.process.wait() if part.process else 0
             if self._stopping.is_set():
                 return
             part.restarts += 1

@@ -10,8 +10,10 @@ from typing import Any
 
 import orjson
 
-from models.autopilot import Options, Progress, Result, features_json, run, save_all
+from models.autopilot import Progress, Result, run
 from models.errors import ModelsError
+from models.packaging import features_json, save_all
+from models.preparation import Options
 from models.registry import Artifacts, Registry
 from models.table import read_table
 

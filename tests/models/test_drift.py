@@ -1,0 +1,87 @@
+"""Counts are exact, distances are what others compute, thresholds know the sample size."""
+
+import numpy as np
+import pytest
+from scipy.spatial import distance
+
+from models.baseline import baseline_from_json, categorical_bins, freeze, numeric_bins
+from models.drift import hellinger, jensen_shannon, kl_divergence, psi, status_of
+from models.schema import Feature, Schema, Target
+
+
+def test_counts_are_what_a_loop_counts():
+    rng = np.random.default_rng(0)
+    bins = numeric_bins("x", rng.normal(size=5000))
+    values = np.append(rng.normal(size=500) * 3, [np.nan, 99.0, -99.0])
+    edges = np.array(bins.edges)
+    expected = np.zeros(bins.size, dtype=int)
+    for v in values:
+        if np.isnan(v):
+            place = bins.size - 1
+        elif v < bins.low:
+            place = 0
+        elif v > bins.high:
+            place = bins.size - 2
+        else:
+            place = 1 + int(np.sum(edges <= v))
+        expected[place] += 1
+    assert np.bincount(bins.place(values), minlength=bins.size).tolist() == expected.tolist()
+    assert bins.merged(expected).sum() == len(values)
+
+
+def test_rare_levels_are_other_and_new_ones_unseen():
+    feature = Feature("c", "categorical", ("a", "b", "rare"))
+    reference = np.array([0.0] * 600 + [1.0] * 398 + [2.0] * 2)
+    bins = categorical_bins(feature, reference)
+    assert bins.labels == ("a", "b", "other", "unseen", "missing")
+    assert bins.reference == (600, 398, 2, 0, 0)
+    assert bins.place(np.array([2.0, 3.0, np.nan])).tolist() == [2, 3, 4]
+
+
+def test_distances_equal_scipys_on_the_same_masses():
+    a, b = np.array([10, 40, 50, 7]), np.array([30, 30, 20, 1])
+    p, q = (a + 0.5) / (a.sum() + 2), (b + 0.5) / (b.sum() + 2)
+    assert jensen_shannon(a, b) == pytest.approx(distance.jensenshannon(p, q, 2))
+    assert hellinger(a, b) == pytest.approx(np.linalg.norm(np.sqrt(p) - np.sqrt(q)) / np.sqrt(2))
+    assert kl_divergence(a, b) == pytest.approx(np.sum(q * np.log(q / p)))
+    assert psi(a, b) == pytest.approx(np.sum((q - p) * np.log(q / p)))
+
+
+def test_a_baseline_counts_groups_apart_and_survives_json():
+    rng = np.random.default_rng(0)
+    schema = Schema(Target("y", "binary", ("0", "1"), "1"), (Feature("x", "numeric"), Feature("c", "categorical", ("a", "b"))))
+    matrix = np.column_stack([rng.normal(size=900), rng.integers(0, 3, 900).astype(float)])
+    scores = rng.random(900)
+    baseline = freeze(schema, matrix, scores)
+    assert baseline_from_json(baseline.to_json()) == baseline
+    groups = rng.integers(0, 4, 900)
+    counts = baseline.counts(matrix, scores, groups, 4)
+    for g in range(4):
+        alone = baseline.counts(matrix[groups == g], scores[groups == g], np.zeros((groups == g).sum(), dtype=int), 1)
+        assert np.array_equal(counts[g], alone[0])
+    assert counts.sum() == 900 * 3
+
+
+@pytest.mark.parametrize("n", [100, 1000])
+def test_an_undrifted_stream_of_fifteen_inputs_hardly_ever_alarms(n):
+    rng = np.random.default_rng(n)
+    windows, features, alarms = 120, 15, 0
+    reference = [numeric_bins(f"f{k}", rng.normal(size=2000)) for k in range(features)]
+    for _ in range(windows):
+        statuses = []
+        for bins in reference:
+            counts = np.bincount(bins.place(rng.normal(size=n)), minlength=bins.size)
+            a, b = bins.merged(bins.reference), bins.merged(counts)
+            statuses.append(status_of(psi(a, b), a, b, features))
+        alarms += any(s in {"warning", "failing"} for s in statuses)
+    assert alarms / windows <= 0.065
+
+
+def test_a_real_shift_alarms_and_a_handful_of_rows_says_nothing():
+    rng = np.random.default_rng(5)
+    bins = numeric_bins("x", rng.normal(size=5000))
+    moved = np.bincount(bins.place(rng.normal(size=1000) + 1), minlength=bins.size)
+    a, b = bins.merged(bins.reference), bins.merged(moved)
+    assert status_of(psi(a, b), a, b, 10) == "failing"
+    few = np.bincount(bins.place(rng.normal(size=50) + 1), minlength=bins.size)
+    assert status_of(9.9, a, bins.merged(few), 10) == "unknown"

@@ -1,0 +1,80 @@
+"""The one caster: what a row may hold, and what is said of it."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from models.errors import DataError
+from models.schema import Feature, Schema, Target, schema_from_json
+from models.table import from_rows, read_table
+from models.types import label_text
+
+SCHEMA = Schema(Target("y", "binary", ("0", "1"), "1"), (Feature("n", "numeric"), Feature("c", "categorical", ("a", "b")), Feature("b", "boolean")), ("id",))
+
+
+def test_numbers_categories_and_booleans_become_base_values():
+    found = SCHEMA.encode_rows([{"n": 1.5, "c": "b", "b": True}, {"n": "2", "c": "a", "b": "no"}])
+    assert found.matrix.tolist() == [[1.5, 1.0, 1.0], [2.0, 0.0, 0.0]]
+    assert not found.errors
+    assert not found.warnings
+
+
+@pytest.mark.parametrize("row", [{}, {"n": None, "c": None, "b": None}, {"n": math.nan, "c": None, "b": ""}])
+def test_missing_values_are_scored_as_missing_and_told(row):
+    found = SCHEMA.encode_rows([row])
+    assert np.isnan(found.matrix).all()
+    assert found.warnings[0] == ["missing_feature: n", "missing_feature: c", "missing_feature: b"]
+
+
+def test_an_unseen_category_has_a_code_of_its_own():
+    found = SCHEMA.encode_rows([{"n": 1, "c": "zzz", "b": False}])
+    assert found.matrix[0, 1] == 2.0
+    assert found.warnings[0] == ["unseen_category: c"]
+
+
+def test_an_unknown_feature_is_logged_and_told_and_with_strict_refused():
+    row = {"n": 1, "c": "a", "b": True, "id": 7, "new": [1, 2]}
+    loose, strict = SCHEMA.encode_rows([row]), SCHEMA.encode_rows([row], strict=True)
+    assert loose.warnings[0] == ["unknown_feature: new"]
+    assert loose.logged[0]["new"] == "[1, 2]"
+    assert loose.logged[0]["id"] == 7
+    assert "unknown_feature" in strict.errors[0]
+
+
+@pytest.mark.parametrize("row", [{"n": "abc"}, {"n": [1]}, {"n": math.inf}, {"n": 10**400}, {"c": ["a"]}, {"b": "perhaps"}, "text", 7, None])
+def test_a_wrong_type_spoils_its_own_row_only(row):
+    found = SCHEMA.encode_rows([{"n": 1, "c": "a", "b": True}, row])
+    assert list(found.errors) == [1]
+    assert found.errors[1].startswith("wrong_type")
+    assert found.matrix[0].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_rows_and_columns_give_the_same_matrix():
+    rows = [{"n": 1.5, "c": "b", "b": True}, {"n": None, "c": "new", "b": None}]
+    columns = {"n": pa.array([1.5, None]), "c": pa.array(["b", "new"]), "b": pa.array([True, None])}
+    assert np.array_equal(SCHEMA.encode_rows(rows).matrix, SCHEMA.encode_columns(columns), equal_nan=True)
+
+
+def test_a_schema_survives_json():
+    assert schema_from_json(SCHEMA.to_json()) == SCHEMA
+
+
+@pytest.mark.parametrize(("values", "label"), [((1, 1.0, "1", "1.0", np.float64(1)), "1"), ((True, "true", "True"), "true"), (("late ", "late"), "late")])
+def test_labels_have_one_spelling(values, label):
+    assert {label_text(v) for v in values} == {label}
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(b"", "empty_file"), (b"a,b\n", "empty_file"), (b"a,a\n1,2\n", "duplicate_columns"), (b"PAR1nonsense", "unreadable_file"), (b"a,b\n1\n1,2,3\n", "unreadable_file")],
+)
+def test_a_file_that_cannot_be_used_says_why(data, code):
+    with pytest.raises(DataError) as found:
+        read_table(data)
+    assert found.value.code == code
+
+
+def test_mixed_types_in_rows_become_text():
+    assert from_rows([{"a": 1}, {"a": "x"}]).texts("a").tolist() == ["1", "x"]
