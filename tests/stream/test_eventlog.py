@@ -1,0 +1,98 @@
+"""Clients that know nothing of us use the embedded engine as they would a ClickHouse server."""
+
+import asyncio
+import urllib.parse
+import urllib.request
+
+import clickhouse_connect
+import pyarrow as pa
+import pytest
+
+from stream.clickhouse import EventLog
+from stream.errors import LogUnavailable, QueryRejected
+
+
+def curl(front, body=None, **query):
+    url = f"{front.url}/?{urllib.parse.urlencode(query)}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=body)) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_plain_http_answers_a_query(front):
+    assert curl(front, query="SELECT 1 + 1") == (200, "2\n")
+    assert curl(front, b"SELECT 'x' AS a FORMAT JSONEachRow") == (200, '{"a":"x"}\n')
+    assert curl(front, query="SELECT {x:Int32} * 2", param_x="21") == (200, "42\n")
+
+
+@pytest.mark.parametrize("compress", [False, True, "lz4", "zstd", "gzip"])
+def test_clickhouse_connect_queries_with_any_compression(front, compress):
+    client = clickhouse_connect.get_client(host="127.0.0.1", port=front.port, compress=compress)
+    assert client.query("SELECT number AS n, toString(number) AS s FROM numbers(3)").result_rows == [(0, "0"), (1, "1"), (2, "2")]
+    assert client.query_arrow("SELECT number FROM numbers(100000)").num_rows == 100_000
+    assert client.query("SELECT {a:String}, {b:Array(Int32)}", parameters={"a": "it's", "b": [1, 2]}).result_rows == [("it's", [1, 2])]
+    client.close()
+
+
+def test_the_asyncio_client_works_too(front):
+    async def ask():
+        client = await clickhouse_connect.get_async_client(host="127.0.0.1", port=front.port)
+        try:
+            return (await client.query("SELECT 7")).result_rows
+        finally:
+            await client.close()
+
+    assert asyncio.run(ask()) == [(7,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO champion.migrations (version) VALUES (99)",
+        "/* hi */ INSERT INTO champion.migrations SELECT 1, now()",
+        "CREATE TABLE champion.x (a Int8) ENGINE = Memory",
+        "DROP TABLE champion.events_log",
+        "ALTER TABLE champion.events_log DELETE WHERE 1",
+        "SELECT 1 INTO OUTFILE '/tmp/stolen'",
+        "SELECT 1 INTO /* x */ OUTFILE '/tmp/stolen'",
+        "SELECT * FROM file('/etc/passwd', 'LineAsString')",
+        "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
+        "KILL QUERY WHERE 1",
+        "SET max_threads = 8",
+    ],
+)
+def test_a_reader_can_only_read(front, sql):
+    status, text = curl(front, sql.encode())
+    assert status >= 400, text
+    assert "Code: " in text
+
+
+def test_a_wrong_key_is_no_key(front):
+    status, text = curl(front, b"SELECT 1", user="writer", password="guess")
+    assert status == 403
+    assert "AUTHENTICATION_FAILED" in text
+
+
+def test_the_writers_key_inserts_and_others_see_it(front):
+    front.writer.insert("heartbeats", pa.table({"part": ["test"], "instance": ["i"], "at": pa.array([1], pa.timestamp("us", tz="UTC")), "detail": ["{}"]}))
+    assert front.reader.rows("SELECT part, instance FROM heartbeats WHERE part = 'test'") == [{"part": "test", "instance": "i"}]
+
+
+def test_errors_are_ours_and_say_what_the_engine_said(front):
+    with pytest.raises(QueryRejected, match="UNKNOWN_TABLE"):
+        front.reader.rows("SELECT * FROM nowhere")
+    with pytest.raises(LogUnavailable):
+        EventLog("http://127.0.0.1:9").rows("SELECT 1")
+
+
+def test_an_error_in_the_middle_of_an_answer_is_an_error(front):
+    client = clickhouse_connect.get_client(host="127.0.0.1", port=front.port)
+    with pytest.raises(clickhouse_connect.driver.exceptions.ClickHouseError):
+        client.query("SELECT throwIf(number = 3000000) FROM numbers(5000000) SETTINGS max_block_size = 1000")
+    client.close()
+
+
+def test_migrations_are_applied_once(front):
+    assert front.writer.migrate() == front.writer.migrate() >= 1

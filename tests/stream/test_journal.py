@@ -1,0 +1,95 @@
+"""What the journal took is there after a crash; what it could not take is refused."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stream.errors import JournalFull
+from stream.journal import Journal, orphans, read
+
+
+def make(tmp_path, **more):
+    return Journal(tmp_path, most=more.pop("most", 1 << 30), **more)
+
+
+def test_records_come_back_in_order_with_gapless_sequences_a_partition(tmp_path):
+    journal = make(tmp_path)
+    for k in range(100):
+        journal.append(k % 3, {"k": "p", "value": k}, 1000)
+    found = list(read(journal.folder, {}))
+    assert [r["value"] for r in found] == list(range(100))
+    for partition in range(3):
+        assert [r["s"] for r in found if r["p"] == partition] == list(range(1, len([r for r in found if r["p"] == partition]) + 1))
+    times = [r["t"] for r in found]
+    assert times == sorted(set(times)), "recorded_at grows with every record, even where the clock stands still"
+
+
+def test_a_torn_end_is_left_out_and_the_rest_is_read(tmp_path):
+    journal = make(tmp_path)
+    for k in range(10):
+        journal.append(0, {"value": k}, 0)
+    path = next(journal.folder.glob("*.seg"))
+    path.write_bytes(path.read_bytes()[:-5])
+    assert [r["value"] for r in read(journal.folder, {})] == list(range(9))
+
+
+def test_trimming_unlinks_only_what_the_log_has_confirmed(tmp_path):
+    journal = make(tmp_path, segment=400)
+    for k in range(50):
+        journal.append(k % 2, {"value": k}, 0)
+    before = journal.bytes
+    journal.trim({0: 10, 1: 10})
+    assert 0 < journal.bytes < before
+    left = [(r["p"], r["s"]) for r in read(journal.folder, {0: 10, 1: 10})]
+    assert left == [(k % 2, k // 2 + 1) for k in range(20, 50)]
+    journal.trim(journal.sequences)
+    assert journal.bytes == 0
+    assert journal.append(0, {"value": 50}, 0) == 26, "sequences go on after trimming"
+
+
+def test_a_journal_at_its_bound_refuses_and_goes_on_when_there_is_room(tmp_path):
+    journal = make(tmp_path, most=500)
+    with pytest.raises(JournalFull):
+        for k in range(100):
+            journal.append(0, {"value": k}, 0)
+    kept = [r["value"] for r in read(journal.folder, {})]
+    assert kept == list(range(len(kept)))
+    journal.trim(journal.sequences)
+    journal.append(0, {"value": "after"}, 0)
+    assert [r["s"] for r in read(journal.folder, {})] == [len(kept) + 1], "a refused record takes no sequence"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_refuses_and_leaves_whole_records_only(tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    try:
+        journal = make(tmp_path)
+        with pytest.raises(JournalFull):
+            for k in range(10_000):
+                journal.append(0, {"value": k, "pad": "x" * 200}, 0)
+        kept = [r["value"] for r in read(journal.folder, {})]
+        assert kept == list(range(len(kept)))
+        assert kept
+        journal.trim(journal.sequences)
+        with pytest.raises(JournalFull):
+            for k in range(10_000):
+                journal.append(0, {"value": k, "pad": "x" * 200}, 0)
+        assert journal.failures == 2
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_the_journal_of_a_killed_process_is_adopted_once(tmp_path):
+    code = "import sys,os,signal\nfrom pathlib import Path\nfrom stream.journal import Journal\nj=Journal(Path(sys.argv[1]),most=1<<20)\n[j.append(0,{'value':k},0) for k in range(7)]\nos.kill(os.getpid(),signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    own = make(tmp_path)
+    found = list(orphans(tmp_path))
+    assert len(found) == 1
+    folder, _ = found[0]
+    assert folder != own.folder
+    assert [r["value"] for r in read(folder, {})] == list(range(7))
+    assert list(orphans(tmp_path)) == [], "a second process finds it locked"
