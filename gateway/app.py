@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -108,5 +109,8 @@ async def serve(settings: Settings, *, number: int = 0) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind((settings.host, settings.port))
     await web.SockSite(runner, sock, backlog=1024, shutdown_timeout=DRAIN).start()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)  # requests make few cycles; a full collection is a pause for all of them
     await stop.wait()
     await runner.cleanup()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from pathlib import Path
 
 from aiohttp import web
 
 from gateway.errors import ApiError, Handler
 
+CHECK_SECONDS = 1.0
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -19,16 +21,21 @@ class KeyStore:
 
     def __init__(self, path: Path) -> None:
         """Read the file when it has changed."""
-        self._path, self._stamp = path, 0.0
+        self._path, self._stamp, self._again = path, 0.0, 0.0
         self._hashes: dict[str, str] = {}
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Hash to name."""
+        """Hash to name; a changed file is noticed within a second."""
+        now = time.monotonic()
+        if now < self._again:
+            return self._hashes
+        self._again = now + CHECK_SECONDS
         try:
             stamp = self._path.stat().st_mtime
         except OSError:
-            return {}
+            self._stamp, self._hashes = 0.0, {}
+            return self._hashes
         if stamp != self._stamp:
             self._stamp, self._hashes = stamp, json.loads(self._path.read_text())
         return self._hashes

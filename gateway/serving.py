@@ -157,9 +157,10 @@ class Serving:
         scored = time.perf_counter_ns()
         ids = association_ids(served, asked)
         times = asked.timestamps if asked.timestamps is not None else row_times(served, asked.rows)
-        position, recorded = self._record(served, asked, encoded, output, ids, times, (scored - begun) / 1000)
+        chosen = [] if served.package.schema.target.task == "regression" else decide(output).tolist()
+        position, recorded = self._record(served, asked, encoded, output, chosen, ids, times, (scored - begun) / 1000)
         journalled = time.perf_counter_ns()
-        answer = self._answer(served, asked, encoded, output, ids)
+        answer = self._answer(served, asked, encoded, output, chosen, ids)
         answer["recorded"] = recorded
         answer["position"] = position
         self._telemetry.rows[served.name] += len(asked.rows)
@@ -179,9 +180,9 @@ class Serving:
         return np.concatenate(parts)
 
     def _record(
-        self, served: Served, asked: Asked, encoded: Encoded, output: Floats, ids: list[str], times: list[int] | None, latency: float
+        self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str], times: list[int] | None, latency: float
     ) -> tuple[str, bool]:
-        values, classes, probabilities = columns_of(served, output)
+        values, classes, probabilities = columns_of(served, output, chosen)
         rows = encoded.logged
         if encoded.errors:
             good = [k for k in range(len(rows)) if k not in encoded.errors]
@@ -218,7 +219,7 @@ class Serving:
                 return "", False
         return f"{source}={sequence}" if source else "", True
 
-    def _answer(self, served: Served, asked: Asked, encoded: Encoded, output: Floats, ids: list[str]) -> dict[str, Any]:
+    def _answer(self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str]) -> dict[str, Any]:
         target = served.package.schema.target
         predictions: list[dict[str, Any]] = []
         if target.task == "regression":
@@ -226,7 +227,7 @@ class Serving:
                 predictions.append({"row": k, "association_id": ids[k], "prediction": value})
         else:
             names = target.classes
-            for k, (best, p) in enumerate(zip(decide(output).tolist(), output.tolist(), strict=True)):
+            for k, (best, p) in enumerate(zip(chosen, output.tolist(), strict=True)):
                 predictions.append({"row": k, "association_id": ids[k], "prediction": names[best], "probabilities": dict(zip(names, p, strict=True))})
         for k, notes in encoded.warnings.items():
             predictions[k]["warnings"] = notes
@@ -273,12 +274,11 @@ def row_times(served: Served, rows: list[Row]) -> list[int] | None:
         return None
 
 
-def columns_of(served: Served, output: Floats) -> tuple[list[float], list[str], list[list[float]]]:
+def columns_of(served: Served, output: Floats, chosen: list[int]) -> tuple[list[float], list[str], list[list[float]]]:
     """Value, class and probabilities of each row, as the journal keeps them."""
     target = served.package.schema.target
     if target.task == "regression":
         return output[:, 0].tolist(), [""] * len(output), [[]] * len(output)
-    chosen = decide(output).tolist()
     every = output.tolist()
     values = output[:, 1].tolist() if target.task == "binary" else [p[k] for p, k in zip(every, chosen, strict=True)]
     return values, [target.classes[k] for k in chosen], every

@@ -33,6 +33,10 @@ class Member(Protocol):
         """Outputs (K,) from one base row."""
         ...
 
+    def positive_one(self, base: list[float]) -> float:
+        """The positive class's probability of one base row, for two classes."""
+        ...
+
     def files(self) -> dict[str, bytes]:
         """What `load_member` reads, by file name."""
         ...
@@ -47,6 +51,11 @@ def linked(raw: Floats, link: Link) -> Floats:
     if link == "positive":
         return two_columns(raw[:, 0])
     return raw
+
+
+def positive_of(raw: float, link: Link) -> float:
+    """`linked` for one row of two classes: the same operations on a plain number."""
+    return 1.0 / (1.0 + float(np.exp(-raw))) if link == "sigmoid" else raw
 
 
 @dataclass
@@ -78,6 +87,14 @@ class TreesMember:
 
     def predict_one(self, base: list[float]) -> Floats:
         """Outputs (K,) of one row."""
+        return np.asarray(linked(self._raw_one(base).reshape(1, -1).copy(), self.link)[0])
+
+    def positive_one(self, base: list[float]) -> float:
+        """The positive class's probability of one row."""
+        return positive_of(float(self._raw_one(base)[0]), self.link)
+
+    def _raw_one(self, base: list[float]) -> Floats:
+        """The trees' scores of one row; the array is reused."""
         row: Any = base.copy()
         for j, table in self._lookups:
             code = row[j]
@@ -87,7 +104,7 @@ class TreesMember:
         if self.single:
             self._row[:] = row
             row = self._row
-        return np.asarray(linked(self._native.one(row).reshape(1, -1).copy(), self.link)[0])
+        return self._native.one(row)
 
     def files(self) -> dict[str, bytes]:
         """The text and how to feed it."""
@@ -156,18 +173,22 @@ class DenseMember:
                 h += table[piece["index"][int(value)]]
         return h.reshape(1, -1)
 
-    def _finish(self, h: Floats) -> Floats:
+    def _raw(self, h: Floats) -> Floats:
         for weights, bias in self.layers:
             h = fixed_product(np.maximum(h, 0.0), weights) + bias
-        return linked(h, self.link)
+        return h
 
     def predict(self, base: Floats) -> Floats:
         """Outputs (n, K)."""
-        return self._finish(self.first(base))
+        return linked(self._raw(self.first(base)), self.link)
 
     def predict_one(self, base: list[float]) -> Floats:
         """Outputs (K,) of one row."""
-        return np.asarray(self._finish(self.first_one(base))[0])
+        return np.asarray(linked(self._raw(self.first_one(base)), self.link)[0])
+
+    def positive_one(self, base: list[float]) -> float:
+        """The positive class's probability of one row."""
+        return positive_of(float(self._raw(self.first_one(base))[0, 0]), self.link)
 
     def files(self) -> dict[str, bytes]:
         """Arrays and plan."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.calibration import CLIP, calibrate, softmax
+from models.calibration import CLIP, calibrate, calibrate_one, softmax
 from models.members import Member
 from models.metrics import decide
 from models.schema import Schema
@@ -36,6 +36,8 @@ class ScoringPlan:
 
     def predict_one(self, base: list[float]) -> Floats:
         """Probabilities (K,), or a value (1,), of one base row: the same bits as `predict`."""
+        if len(self.parts) == 1 and len(self.schema.target.classes) == 2 and not self.parts[0].calibration:  # noqa: PLR2004
+            return np.array(calibrate_one(self.parts[0].member.positive_one(base), self.calibration))
         outputs = [calibrate(part.member.predict_one(base).reshape(1, -1), part.calibration) for part in self.parts]
         return np.asarray(self._blend(outputs)[0])
 

@@ -20,7 +20,7 @@ from stream.topics import JOINABLE, PREDICTIONS, partition_of
 
 log = logging.getLogger("champion.publisher")
 
-LINGER = 0.01
+LINGER = 0.03
 MOST_PENDING = 100_000
 STALLED = 20.0
 CHUNK = 2000

@@ -28,7 +28,7 @@ from stream.events import (
     ReplayFinished,
     RetrainingFinished,
 )
-from stream.heartbeats import EVERY, beat
+from stream.heartbeats import heartbeats
 from stream.jobs import training_set
 from stream.jobs.autopilot import Run
 from stream.jobs.replay import replay
@@ -69,9 +69,7 @@ class Trainer:
             ended.result()
 
     async def _heartbeat(self) -> None:
-        while True:
-            await asyncio.to_thread(beat, self._beats, "trainer", self.name, {"pid": os.getpid()})
-            await asyncio.sleep(EVERY)
+        await heartbeats(self._beats, "trainer", self.name, lambda: {"pid": os.getpid()})
 
     async def _work(self) -> None:
         await self._follower.caught_up.wait()

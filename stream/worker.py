@@ -28,7 +28,7 @@ from stream.courier import Courier
 from stream.dead_letters import DeadLetters
 from stream.engine import Engine, Raw, Report
 from stream.errors import LogUnavailable, Malformed, QueryRejected
-from stream.heartbeats import EVERY, beat
+from stream.heartbeats import heartbeats
 from stream.queries import accuracy_totals
 from stream.settings import Settings
 from stream.topics import ACTUALS, CONTROL, COURIERS, JOINABLE, MONITORING, PREDICTIONS, WORKERS
@@ -209,11 +209,12 @@ class Worker:
 
     async def heartbeat(self) -> None:
         """Every two seconds: alive, and what was done so far."""
-        while True:
+
+        def detail() -> dict[str, Any]:
             usage = resource.getrusage(resource.RUSAGE_SELF)
-            detail = {**self._report, "pid": os.getpid(), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "dead_letters": self._letters.count}
-            await asyncio.to_thread(beat, self._log, "worker", self.name, detail)
-            await asyncio.sleep(EVERY)
+            return {**self._report, "pid": os.getpid(), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "dead_letters": self._letters.count}
+
+        await heartbeats(self._log, "worker", self.name, detail)
 
     async def tell(self) -> None:
         """Publish the accuracy of the deployments that changed to `monitoring`."""

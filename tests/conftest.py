@@ -1,56 +1,9 @@
-"""Real parts for the tests: an embedded event log, and a whole system, on ports of their own."""
-
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
-from pathlib import Path
+"""Real parts for the tests: an embedded event log, and a whole system."""
 
 import pytest
 
-from gateway.client import Client, Refusal
 from stream.clickhouse import EventLog
-
-KEY = "test-writer"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start(code, *arguments, **environment):
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env={**os.environ, **environment}, cwd=Path(__file__).parent.parent, start_new_session=True)
-
-
-def stop(process):
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(5)
-
-
-FRONT = """
-import asyncio, sys
-from pathlib import Path
-from stream.embedded.eventlog import serve
-asyncio.run(serve(Path(sys.argv[1]), "127.0.0.1", int(sys.argv[2]), sys.argv[3]))
-"""
-
-
-@dataclass
-class Front:
-    url: str
-    port: int
-    writer: EventLog
-    reader: EventLog
+from tests.support import FRONT, KEY, Front, free_port, start, start_system, stop
 
 
 @pytest.fixture(scope="session")
@@ -64,51 +17,6 @@ def front(tmp_path_factory):
     writer.migrate()
     yield Front(url, port, writer, EventLog(url))
     stop(process)
-
-
-@dataclass
-class System:
-    """A running `champion up`."""
-
-    process: subprocess.Popen
-    folder: Path
-    environment: dict
-    api: Client
-
-    def sql(self, query):
-        return self.api.sql(query)
-
-    def settle(self, deployment, rows, seconds=60):
-        """Wait until so many outcomes are joined."""
-        end = time.monotonic() + seconds
-        found = -1
-        while found != rows and time.monotonic() < end:
-            found = self.sql(f"SELECT count() AS n FROM outcomes WHERE deployment = '{deployment}'")[0]["n"]
-            time.sleep(0.1)
-        return found
-
-
-def start_system(folder, **more):
-    ports = {"CHAMPION_PORT": free_port(), "CHAMPION_BROKER_PORT": free_port(), "CHAMPION_EVENTLOG_PORT": free_port()}
-    environment = {**{k: str(v) for k, v in ports.items()}, "CHAMPION_DATA_DIR": str(folder), **more}
-    return launch(folder, environment)
-
-
-def launch(folder, environment):
-    process = subprocess.Popen([sys.executable, "-m", "gateway", "up"], env={**os.environ, **environment}, cwd=Path(__file__).parent.parent, start_new_session=True, stdout=subprocess.DEVNULL)
-    api = Client(f"http://127.0.0.1:{environment['CHAMPION_PORT']}", timeout=60)
-    end = time.monotonic() + 60
-    while True:
-        try:
-            if api.get("/health/ready")["ready"]:
-                return System(process, folder, environment, api)
-        except Refusal:
-            pass
-        if time.monotonic() > end or process.poll() is not None:
-            stop(process)
-            logs = "".join(p.read_text()[-1500:] for p in (folder / "logs").glob("*.log"))
-            raise AssertionError(f"the system did not start: {logs}")
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

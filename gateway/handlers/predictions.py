@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
 import uuid
 from collections import OrderedDict
@@ -20,6 +21,8 @@ from stream.clock import now_us, parse_time
 from stream.errors import JournalFull
 
 MOST_ROWS = 1_000_000
+PROCESS = uuid.uuid4().hex[:20]
+COUNT = itertools.count(1)
 REMEMBERED: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 MOST_REMEMBERED = 10_000
 
@@ -29,7 +32,7 @@ async def predict(request: web.Request) -> web.Response:
     begun = time.perf_counter_ns()
     name = request.match_info["d"]
     headers = request.headers
-    request_id = headers.get("X-Request-ID") or uuid.uuid4().hex
+    request_id = headers.get("X-Request-ID") or f"{PROCESS}{next(COUNT):x}"
     key = headers.get("Idempotency-Key", "")
     if key and (name, key) in REMEMBERED:
         return web.Response(body=REMEMBERED[(name, key)], content_type="application/json", headers={"X-Request-ID": request_id})

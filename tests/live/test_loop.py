@@ -1,14 +1,12 @@
 """The whole loop on real flights, with the worker killed in the middle of it."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import random
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import orjson
@@ -16,10 +14,7 @@ import pytest
 
 from stream.broker import Producer
 from stream.topics import ACTUALS
-
-spec = importlib.util.spec_from_file_location("independent", Path(__file__).parents[1] / "independent.py")
-independent = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(independent)
+from tests import independent
 
 
 @pytest.fixture(scope="module")

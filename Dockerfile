@@ -1,0 +1,12 @@
+FROM python:3.11-slim
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 curl && rm -rf /var/lib/apt/lists/*
+WORKDIR /champion
+COPY requirements.lock pyproject.toml README.md ./
+RUN pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY models models
+COPY stream stream
+COPY gateway gateway
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
+ENV CHAMPION_HOST=0.0.0.0 CHAMPION_DATA_DIR=/data
+VOLUME /data
+ENTRYPOINT ["champion"]
