@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -38,6 +39,14 @@ class Artifacts:
         files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         with files.transaction, files.open(path, "wb") as out:
             out.write(data)
+
+    def put(self, name: str, path: Path) -> None:
+        """Store a local file without holding it in memory; one that stands there already is kept."""
+        if not self.exists(name):
+            files, _ = self._where
+            files.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
+            with files.transaction:
+                files.put_file(str(path), self.path(name))
 
     def read(self, name: str) -> bytes:
         """The bytes; KeyError where there are none."""

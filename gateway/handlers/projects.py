@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -41,7 +43,7 @@ async def read_form(request: web.Request) -> tuple[dict[str, Any], str]:
     path = ""
     reader = await request.multipart()
     spool = request.app[SETTINGS].data_dir / "uploads"
-    spool.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(spool.mkdir, parents=True, exist_ok=True)
     while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader) or part.name is None:
             continue
@@ -58,27 +60,23 @@ async def read_form(request: web.Request) -> tuple[dict[str, Any], str]:
     return fields, path
 
 
-async def store(request: web.Request, part: BodyPartReader, spool: Any) -> str:
+async def store(request: web.Request, part: BodyPartReader, spool: Path) -> str:
     """Write an upload in pieces; answers its artifact name."""
     digest = hashlib.sha256()
     try:
         with spool.open("wb") as out:
             while chunk := await part.read_chunk(1 << 20):
                 digest.update(chunk)
-                out.write(chunk)
+                await asyncio.to_thread(out.write, chunk)
         name = f"files/{digest.hexdigest()}"
-        artifacts = request.app[ARTIFACTS]
-        if not artifacts.exists(name):
-            artifacts.write(name, spool.read_bytes())
+        await asyncio.to_thread(request.app[ARTIFACTS].put, name, spool)
     finally:
-        spool.unlink(missing_ok=True)
+        await asyncio.to_thread(spool.unlink, missing_ok=True)
     return name
 
 
 async def from_source(request: web.Request, fields: dict[str, Any]) -> str:
     """Fetch {"source": URL}: any fsspec URL of a CSV or Parquet file."""
-    import asyncio
-
     import fsspec
 
     if not fields.get("target"):

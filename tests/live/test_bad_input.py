@@ -160,6 +160,22 @@ def test_a_file_that_cannot_be_learnt_from_fails_its_project_with_the_reason(sys
     assert project["error"]["code"] == code
 
 
+def test_a_file_of_five_hundred_megabytes_is_taken_while_others_are_answered(system, deployed, tmp_path):
+    file = tmp_path / "large.csv"
+    with file.open("w") as out:
+        out.write("x,note,y\n")
+        pad = "word " * 2000
+        for k in range(50_000):
+            out.write(f"{k * 7919 % 1000}.5,{k}{pad},{(k * 7919 % 1000 > 500) != (k % 3 == 0):d}\n")
+    assert file.stat().st_size > 500_000_000
+    project = system.api.create_project(file, "y", minutes=0.01)
+    assert system.api.post(PREDICT, [{"hour": 1}])["predictions"]
+    found = system.api.wait_for_project(project)
+    assert found["state"] == "completed", found
+    kinds = {f["name"]: f["kind"] for f in system.api.get(f"/v1/projects/{project}/features")["features"]}
+    assert kinds == {"x": "numeric", "note": "text"}
+
+
 def test_an_option_nobody_knows_is_refused(system, tmp_path):
     file = tmp_path / "data.csv"
     file.write_text("a,y\n1,2\n")
