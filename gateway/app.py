@@ -34,7 +34,7 @@ def create_app(settings: Settings, *, number: int = 0) -> web.Application:
     app = web.Application(client_max_size=MOST_BODY)
     store = KeyStore(settings.data_dir / "keys.json")
     app.middlewares.extend([errors, guard(store)])  # type: ignore[list-item]
-    producer = Producer(settings.bootstrap, idempotent=not settings.embedded_broker)
+    producer = Producer(settings.bootstrap, administer=settings.administered_partitions)
     event_log = EventLog(settings.eventlog_url)
     artifacts = Artifacts(settings.artifacts)
     registry = Registry(artifacts)

@@ -312,7 +312,7 @@ def actuals_of(table: pa.Table, deployment: str) -> list[bytes]:
 
 async def produce(settings: Settings, messages: list[bytes]) -> None:
     """Produce the actuals as another program would, beside the requests."""
-    producer = Producer(settings.bootstrap, idempotent=not settings.embedded_broker)
+    producer = Producer(settings.bootstrap, administer=settings.administered_partitions)
     for at in range(0, len(messages), 1000):
         await producer.send(ACTUALS, messages[at : at + 1000])
         await asyncio.sleep(0.05)

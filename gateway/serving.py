@@ -211,7 +211,7 @@ class Serving:
                 "c": asked.consumer,
             }
             try:
-                source, sequence = self._publisher.record(served.name, record, now, len(record["rows"]))
+                source, sequence = self._publisher.record(served.name, record, now)
             except JournalFull:
                 self._telemetry.unrecorded[served.name] += len(rows) - at
                 if self._refuse:

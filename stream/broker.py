@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
+
+from stream.topics import ACTUALS, CONTROL, DEAD_LETTERS, JOINABLE, MONITORING, PREDICTIONS
 
 log = logging.getLogger("champion.broker")
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it writes dozens of lines a second while a broker is away
@@ -46,6 +49,22 @@ async def cluster_of(client: Any) -> str:
     return str(answer.cluster_id)
 
 
+async def ensure_topics(bootstrap: str, partitions: int) -> None:
+    """Make the topics that a real Kafka lacks; those that exist are left as they are."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        have = set(await admin.list_topics())
+        replicas = min(3, len((await admin.describe_cluster())["brokers"]))
+        counts = {PREDICTIONS: partitions, JOINABLE: partitions, ACTUALS: partitions, CONTROL: 1, DEAD_LETTERS: 1, MONITORING: 1}
+        configs = {"max.message.bytes": str(LARGEST)}
+        missing = [NewTopic(name, count, replicas, topic_configs=configs) for name, count in counts.items() if name not in have]
+        if missing:
+            await admin.create_topics(missing)
+    finally:
+        await admin.close()
+
+
 class Producer:
     """Sends bytes and waits for their acknowledgement.
 
@@ -53,9 +72,13 @@ class Producer:
     in-memory broker writes with old metadata to topics that the new one does not know.
     """
 
-    def __init__(self, bootstrap: str, *, idempotent: bool) -> None:
-        """Remember where the broker is; `idempotent` for a real Kafka (the embedded one refuses it)."""
-        self._bootstrap, self._idempotent = bootstrap, idempotent
+    def __init__(self, bootstrap: str, *, administer: int = 0) -> None:
+        """Remember where the broker is.
+
+        `administer` is for a real Kafka: the partitions that missing topics are made with, and an
+        idempotent producer. The embedded broker refuses the one and must not be asked for the other.
+        """
+        self._bootstrap, self._administer = bootstrap, administer
         self._producer: AIOKafkaProducer | None = None
         self._lock = asyncio.Lock()
         self._checked = 0.0
@@ -81,7 +104,7 @@ class Producer:
                 producer = AIOKafkaProducer(
                     bootstrap_servers=self._bootstrap,
                     acks="all",
-                    enable_idempotence=self._idempotent,
+                    enable_idempotence=self._administer > 0,
                     max_request_size=LARGEST,
                     max_batch_size=1 << 20,
                     request_timeout_ms=5000,
@@ -90,6 +113,8 @@ class Producer:
                 try:
                     await asyncio.wait_for(producer.start(), 5)
                     self.cluster = await cluster_of(producer.client)
+                    if self._administer:
+                        await ensure_topics(self._bootstrap, self._administer)
                 except (KafkaError, OSError, TimeoutError) as error:
                     with contextlib.suppress(Exception):
                         await producer.stop()

@@ -23,13 +23,18 @@ log = logging.getLogger("champion.publisher")
 LINGER = 0.03
 MOST_PENDING = 100_000
 STALLED = 20.0
-CHUNK = 2000
+SLICE = 1000  # rows made into messages at a time: some two milliseconds of the loop
 
 ENCODERS: dict[str, tuple[str, Callable[[Iterable[Record], str], Iterator[bytes]]]] = {
     "p": (PREDICTIONS, prediction_batches),
     "a": (JOINABLE, actual_batches),
     "x": (JOINABLE, refusal_batches),
 }
+
+
+def weight(record: Record) -> int:
+    """How many rows a record holds."""
+    return max(1, len(record.get("rows", ())))
 
 
 class Publisher:
@@ -51,13 +56,13 @@ class Publisher:
         self.sent_rows = 0
         self._done: dict[int, int] = {}
 
-    def record(self, deployment: str, record: Record, now: int, weight: int) -> tuple[str, int]:
+    def record(self, deployment: str, record: Record, now: int) -> tuple[str, int]:
         """Journal a record; answers its source and sequence. JournalFull where it cannot be kept."""
         partition = partition_of(deployment, self._partitions)
         sequence = self.journal.append(partition, record, now)
         if self._rows < MOST_PENDING:
             self._pending.append(record)
-            self._rows += weight
+            self._rows += weight(record)
         else:
             self._behind = True
         self._wake.set()
@@ -99,9 +104,14 @@ class Publisher:
 
     async def _send_pending(self) -> None:
         while self._pending:
-            group = [self._pending.popleft() for _ in range(min(CHUNK, len(self._pending)))]
+            group, rows = [], 0
+            while self._pending and rows < SLICE:
+                record = self._pending.popleft()
+                group.append(record)
+                rows += weight(record)
             await self._send(group, self.journal.id)
-            self._rows = 0 if not self._pending else self._rows
+            self._rows -= rows
+            await asyncio.sleep(0)  # requests go in between
 
     async def _send(self, records: list[Record], journal: str) -> None:
         """Send records of one journal in their order, by kind and partition."""
@@ -125,11 +135,13 @@ class Publisher:
     async def _resend(self, folder: Path) -> None:
         after = {p: self._confirmed.get(f"{folder.name}/{p}", 0) for p in range(self._partitions)}
         group: list[Record] = []
+        rows = 0
         for record in journals.read(folder, after):
             group.append(record)
-            if len(group) >= CHUNK:
+            rows += weight(record)
+            if rows >= SLICE:
                 await self._send(group, folder.name)
-                group = []
+                group, rows = [], 0
                 await asyncio.sleep(0)
         if group:
             await self._send(group, folder.name)

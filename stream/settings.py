@@ -115,6 +115,11 @@ class Settings:
         return not self.clickhouse_url
 
     @property
+    def administered_partitions(self) -> int:
+        """The partitions to make topics with on a real Kafka; 0 for the embedded broker."""
+        return 0 if self.embedded_broker else self.partitions
+
+    @property
     def bootstrap(self) -> str:
         """host:port[,…] of the broker in use."""
         return self.kafka_url or f"127.0.0.1:{self.broker_port}"

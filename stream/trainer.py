@@ -45,7 +45,7 @@ class Trainer:
         """Wire the parts."""
         self._settings = settings
         self.name = f"trainer-{socket.gethostname()}"
-        self._producer = Producer(settings.bootstrap, idempotent=not settings.embedded_broker)
+        self._producer = Producer(settings.bootstrap, administer=settings.administered_partitions)
         self._beats = EventLog(settings.eventlog_url, writer_key=writer_key)
         self._log = EventLog(settings.eventlog_url, timeout=900)
         self._follower = Follower(settings.bootstrap, self._producer, self._log)

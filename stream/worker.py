@@ -69,7 +69,7 @@ class Worker:
         """Wire the parts; nothing is opened yet."""
         self._settings = settings
         self.name = f"worker-{socket.gethostname()}-{os.getpid()}"
-        self._producer = Producer(settings.bootstrap, idempotent=not settings.embedded_broker)
+        self._producer = Producer(settings.bootstrap, administer=settings.administered_partitions)
         self._log = EventLog(settings.eventlog_url, writer_key=writer_key)
         self._letters = DeadLetters(self._producer, self.name)
         self._follower = Follower(settings.bootstrap, self._producer, self._log)

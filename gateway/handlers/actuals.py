@@ -62,7 +62,7 @@ def journal(request: web.Request, name: str, rows: list[tuple[str, str | None, i
     source, sequence = "", 0
     for at in range(0, len(rows), RECORD_ROWS):
         part = rows[at : at + RECORD_ROWS]
-        source, sequence = request.app[PUBLISHER].record(name, {"k": "a", "d": name, "rows": part}, now, len(part))
+        source, sequence = request.app[PUBLISHER].record(name, {"k": "a", "d": name, "rows": part}, now)
     return f"{source}={sequence}" if source else ""
 
 

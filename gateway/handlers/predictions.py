@@ -72,7 +72,7 @@ def note_refusal(request: web.Request, name: str, request_id: str, error: ApiErr
         "c": request.get("actor", ""),
     }
     try:
-        request.app[PUBLISHER].record(name, record, now_us(), 1)
+        request.app[PUBLISHER].record(name, record, now_us())
     except JournalFull:
         request.app[TELEMETRY].unrecorded[name] += 1
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.routes import ROUTES
 
 ROOT = Path(__file__).parents[2]
-QUERIES = re.findall(r"## (.+)\n```sql\n(.+?)\n```", (ROOT / "docs" / "sql.md").read_text(), re.DOTALL)
+QUERIES = re.findall(r"## ([^\n]+)\n```sql\n(.+?)\n```", (ROOT / "docs" / "sql.md").read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize(("title", "query"), QUERIES, ids=[t for t, _ in QUERIES])

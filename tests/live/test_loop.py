@@ -30,7 +30,7 @@ def streamed(system, flights, deployed):
         return [orjson.dumps({"deployment": "flights", "association_id": i, "actual": flights.late[i]}) for i in chosen]
 
     async def produce(values):
-        producer = Producer(f"127.0.0.1:{system.environment['CHAMPION_BROKER_PORT']}", idempotent=False)
+        producer = Producer(f"127.0.0.1:{system.environment['CHAMPION_BROKER_PORT']}")
         await producer.send(ACTUALS, values)
         await producer.stop()
 
