@@ -38,6 +38,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models", models.many, "all models", "models"),
     Route("GET", "/v1/models/{m}", models.one, "everything known of one model", "models"),
     Route("GET", "/v1/models/{m}/importance", models.importance, "permutation importance", "models"),
+    Route("GET", "/v1/models/{m}/learning-curve", models.learning_curve, "validation by training rows", "models"),
+    Route("GET", "/v1/models/{m}/describe", models.describe, "the model in sentences", "models"),
     Route("GET", "/v1/models/{m}/blueprint", models.blueprint, "the recipe", "models"),
     Route("GET", "/v1/models/{m}/{insight:confusion-matrix|lift|roc|residuals|calibration}", models.insight, "a curve of held-out predictions", "models"),
     Route("POST", "/v1/deployments", deployments.create, "deploy a model", "deployments"),

@@ -50,6 +50,7 @@ class Entry:
     validation: float
     holdout: float
     folds: list[float]
+    fold_rows: list[int]
     scores: dict[str, float]
     train_seconds: float
     ms_per_row: float
@@ -121,7 +122,7 @@ def train_entry(data: Prepared, blueprint: Blueprint, options: Options) -> Entry
     """Cross-validate, calibrate out of fold, fit on the development rows, score the holdout."""
     started = time.monotonic()
     target, kind = data.schema.target, data.partition.kind
-    outputs, folds, rows = [], [], []
+    outputs, folds, rows, sizes = [], [], [], []
     for train, validate in data.partition.folds:
         train = sample_of(train, blueprint.most_rows, kind, options.seed)  # noqa: PLW2901
         if target.task != "regression" and not complete(data.y[train], len(target.classes)):
@@ -130,6 +131,7 @@ def train_entry(data: Prepared, blueprint: Blueprint, options: Options) -> Entry
         output = member.predict(data.base[validate])
         outputs.append(output)
         rows.append(validate)
+        sizes.append(len(train))
         folds.append(score_of(target, data.y[validate], output, data.metric))
     if not outputs:
         raise TrainingError("no_fold", "no fold has every class in its training rows")
@@ -141,7 +143,8 @@ def train_entry(data: Prepared, blueprint: Blueprint, options: Options) -> Entry
     final = sample_of(data.partition.development, blueprint.most_rows, kind, options.seed)
     plan = ScoringPlan(data.schema, (Part(blueprint.fit(data.schema, data.base[final], data.y[final], options.seed)),), by)
     entry = entry_of(data, plan, blueprint.name, blueprint.family, calibration.calibrate(out_of_fold, by), validated)
-    entry.folds, entry.rows, entry.train_seconds = folds, len(final), time.monotonic() - started
+    entry.folds, entry.fold_rows = folds, sizes
+    entry.rows, entry.train_seconds = len(final), time.monotonic() - started
     return entry
 
 
@@ -157,6 +160,7 @@ def entry_of(data: Prepared, plan: ScoringPlan, name: str, family: str, out_of_f
         validation=score_of(target, validated, out_of_fold, data.metric),
         holdout=score_of(target, held_y, held, data.metric),
         folds=[],
+        fold_rows=[],
         scores=score_all(target.task, held_y, values_of(target, held)),
         train_seconds=0.0,
         ms_per_row=single_row_ms(plan, data.base),

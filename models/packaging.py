@@ -58,6 +58,7 @@ def entry_json(entry: Entry, metric: str) -> dict[str, Any]:
         "metric": metric,
         "validation": _finite(entry.validation),
         "cross_validation": [_finite(v) for v in entry.folds],
+        "learning_curve": [{"rows": n, "validation": _finite(v)} for n, v in zip(entry.fold_rows, entry.folds, strict=True)],
         "holdout": _finite(entry.holdout),
         "ms_per_row": entry.ms_per_row,
         "train_seconds": entry.train_seconds,

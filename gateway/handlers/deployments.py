@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from typing import Any
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import page, propose, wait_after
+from gateway.handlers.status import with_status
 from gateway.keys import FOLLOWER, SERVING
 from stream.clock import iso, now_us, parse_time
 from stream.events import (
@@ -68,15 +70,16 @@ async def many(request: web.Request) -> web.Response:
     """All deployments."""
     await wait_after(request)
     catalog = request.app[FOLLOWER].catalog
-    found = [deployment_json(catalog, d) for d in catalog.deployments.values() if d.state != "deleted"]
-    return json_response(page(request, found))
+    found = page(request, [deployment_json(catalog, d) for d in catalog.deployments.values() if d.state != "deleted"])
+    found["items"] = await asyncio.gather(*(with_status(request.app, d) for d in found["items"]))
+    return json_response(found)
 
 
 async def one(request: web.Request) -> web.Response:
     """One deployment."""
     await wait_after(request)
     catalog = request.app[FOLLOWER].catalog
-    return json_response(deployment_json(catalog, catalog.deployment(request.match_info["d"])))
+    return json_response(await with_status(request.app, deployment_json(catalog, catalog.deployment(request.match_info["d"]))))
 
 
 async def change(request: web.Request) -> web.Response:

@@ -61,6 +61,30 @@ async def insight(request: web.Request) -> web.Response:
     return json_response({"model_id": package.digest, **found})
 
 
+async def learning_curve(request: web.Request) -> web.Response:
+    """The validation score by number of training rows: one point a fold (forward folds grow)."""
+    package = await load(request)
+    return json_response({"metric": package.metadata["metric"], "points": package.metadata["learning_curve"]})
+
+
+async def describe(request: web.Request) -> web.Response:
+    """The model in sentences."""
+    package = await load(request)
+    meta, target = package.metadata, package.schema.target
+    strongest = [n for n, v in sorted(meta["importance"].items(), key=lambda t: -t[1]) if v > 0][:3]
+    sentences = [
+        f"{meta['blueprint']} ({meta['family']}) predicts {target.name} ({target.task}) from {len(package.schema.features)} inputs.",
+        f"It was trained on {meta['rows']:,} rows ({meta['trained_on']}); {meta['partition']}.",
+        f"Its {meta['metric']} is {meta['validation']:.4g} in validation and {meta['holdout']:.4g} on the holdout.",
+        f"A single row takes {meta['ms_per_row'] * 1000:.0f} µs.",
+    ]
+    if strongest:
+        sentences.append(f"It relies most on {', '.join(strongest)}.")
+    if package.schema.unused:
+        sentences.append(f"Accepted and logged but not used: {', '.join(package.schema.unused)}.")
+    return json_response({"model_id": package.digest, "sentences": sentences})
+
+
 async def blueprint(request: web.Request) -> web.Response:
     """The recipe: members, weights, calibration."""
     package = await load(request)

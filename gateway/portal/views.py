@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.handlers.deployments import deployment_json
 from gateway.handlers.monitoring import accuracy_answer, comparison_answer, drift_answer
 from gateway.handlers.projects import project_json
+from gateway.handlers.status import glance
 from gateway.handlers.system import parts_of
 from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY
 from gateway.portal import charts
@@ -21,7 +22,6 @@ from gateway.snippets import snippet_of
 from models.metrics import METRICS
 from stream import queries
 from stream.clickhouse import EventLog
-from stream.errors import LogUnavailable, QueryRejected
 from stream.queries import BUCKETS, Window
 
 STATIC = Path(__file__).parent / "static"
@@ -62,34 +62,9 @@ async def inventory(request: web.Request) -> web.Response:
     app = request.app
     catalog = app[FOLLOWER].catalog
     found = [deployment_json(catalog, d) for d in catalog.deployments.values() if d.state != "deleted"]
-    tiles = await asyncio.gather(*(asyncio.to_thread(tile, app, d) for d in found))
+    tiles = await asyncio.gather(*(glance(app, d) for d in found))
     projects = sorted(catalog.projects.values(), key=lambda p: -p.created_at)[:20]
     return page("inventory.html", deployments=list(zip(found, tiles, strict=True)), projects=[project_json(p) for p in projects], parts=await parts_of(app))
-
-
-def tile(app: web.Application, deployment: dict[str, Any]) -> dict[str, Any]:
-    """A deployment's numbers at a glance; what the log cannot tell now is said."""
-    log, registry, catalog = app[EVENT_LOG], app[REGISTRY], app[FOLLOWER].catalog
-    window = Window(deployment["name"], bucket=BUCKETS["1d"])
-    try:
-        health = queries.service_health(log, window)
-        drift = drift_answer(log, registry, window, deployment["champion"]["model_id"])
-        accuracy = accuracy_answer(log, registry, catalog, window)
-    except (LogUnavailable, QueryRejected) as error:
-        return {"error": str(error)}
-    metric = accuracy["metric"]
-    return {
-        "rows": health["totals"]["rows"],
-        "requests": health["totals"]["requests"],
-        "health": health["status"],
-        "drift": drift["status"],
-        "drifted": [f["name"] for f in drift["totals"]["features"] if f["status"] in {"warning", "failing"}],
-        "accuracy": accuracy["status"],
-        "metric": metric,
-        "value": accuracy["totals"]["metrics"][metric]["value"],
-        "baseline": accuracy["totals"]["metrics"][metric]["baseline"],
-        "matched": accuracy["totals"]["matched"],
-    }
 
 
 async def deployment(request: web.Request) -> web.Response:

@@ -191,6 +191,17 @@ def test_every_page_of_the_portal_answers(system, streamed, deployed, flights):
     assert "data-chart" in page
 
 
+@pytest.mark.parametrize("what", ["", "/importance", "/learning-curve", "/confusion-matrix", "/lift", "/roc", "/calibration", "/describe", "/blueprint"])
+def test_a_model_tells_everything_of_itself(system, deployed, what):
+    assert system.api.get(f"/v1/models/{deployed[1][:10]}{what}")
+
+
+def test_a_deployment_shows_its_status(system, streamed):
+    found = next(d for d in system.api.items("/v1/deployments") if d["name"] == "flights")
+    assert set(found["status"]) == {"health", "drift", "accuracy"}
+    assert set(found["status"].values()) <= {"passing", "warning", "failing", "unknown"}
+
+
 def test_a_second_up_on_the_same_folder_says_so_and_exits(system):
     import subprocess
     import sys
