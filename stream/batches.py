@@ -137,7 +137,7 @@ def feature_columns(rows: list[dict[str, Any]]) -> dict[str, pa.Array]:
         kinds.discard(type(None))
         if kinds <= {float, int}:
             if kinds:
-                columns["n:" + name] = pa.array(values, pa.float64())
+                columns["n:" + name] = pa.array(np.array(values, dtype=np.float64), from_pandas=True)
         elif kinds == {str}:
             columns["c:" + name] = pa.array(values, pa.string()).dictionary_encode()
         else:
@@ -171,6 +171,11 @@ def actual_columns(records: list[dict[str, Any]]) -> dict[str, pa.Array]:
         "timestamp": pa.array([row[2] for row in rows], pa.int64()),
         "id": pa.array([row[3] for row in rows], pa.string()),
     }
+
+
+def skipped(record: dict[str, Any], journal: str) -> bytes:
+    """A message that stands for a record which was put aside: its sequence, so that progress has no gap."""
+    return encode("skipped", record["d"], {"sequence": pa.array([record["s"]], pa.int64())}, source=f"{journal}/{record['p']}")
 
 
 def refusal_batches(records: Iterable[dict[str, Any]], journal: str) -> Iterator[bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+LATEST = 4_260_000_000_000_000  # DateTime's minutes end in 2106
+
 
 def now_us() -> int:
     """The wall clock in microseconds."""
@@ -20,12 +22,19 @@ def parse_time(text: object) -> int:
     if isinstance(text, bool) or text is None:
         raise ValueError(f"not a time: {text!r}")
     if isinstance(text, int | float):
-        return int(float(text) * 1e6)
+        return bounded(float(text) * 1e6)
     moment = datetime.fromisoformat(str(text).strip())
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     elapsed = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+    return bounded((elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds)
+
+
+def bounded(micros: float) -> int:
+    """A time that every part can hold: 1970 to 2105; ValueError otherwise (NaN included)."""
+    if not 0 <= micros < LATEST:
+        raise ValueError("a time must lie between 1970 and 2105")
+    return int(micros)
 
 
 def iso(micros: int) -> str:

@@ -28,6 +28,8 @@ from stream.topics import CONTROL
 log = logging.getLogger("champion.control")
 
 COLUMNS = "sequence, event_id, type, version, toUnixTimestamp64Micro(occurred_at) AS occurred_at, actor, deployment, payload, hash"
+REFUSED = "SELECT event_id FROM refused_events"
+REFUSED_BEFORE = Refused("conflict", "refused_before", "this command was refused before")
 WAIT = 15.0
 
 
@@ -70,11 +72,10 @@ class Follower:
         except Refused as error:
             refusal = error
         self._seen[event.event_id] = refusal
+        if keep:
+            self._keep(event.encode() if refusal is None else orjson.dumps({"refused": event.event_id}))
         if refusal is None:
             self._kept.append(event)
-            if keep and self._cache is not None:
-                with contextlib.suppress(OSError), self._cache.open("ab") as out:
-                    out.write(event.encode() + b"\n")
             for listener in self.listeners:
                 listener(event)
         future = self._futures.pop(event.event_id, None)
@@ -84,20 +85,32 @@ class Follower:
             else:
                 future.set_exception(refusal)
 
+    def _keep(self, line: bytes) -> None:
+        if self._cache is not None:
+            with contextlib.suppress(OSError), self._cache.open("ab") as out:
+                out.write(line + b"\n")
+
     def _load_cache(self) -> None:
         if self._cache is None:
             return
         self._cache.parent.mkdir(parents=True, exist_ok=True)
         if self._cache.exists():
             for line in self._cache.read_bytes().splitlines():
+                if line.startswith(b'{"refused":'):
+                    with contextlib.suppress(orjson.JSONDecodeError):
+                        self._seen.setdefault(orjson.loads(line)["refused"], REFUSED_BEFORE)
+                    continue
                 with contextlib.suppress(Malformed):
                     self._take(events.decode(line), keep=False)
 
     async def _load_log(self) -> None:
         try:
+            refused = await asyncio.to_thread(self._log.rows, REFUSED)
             rows = await asyncio.to_thread(self._log.rows, f"SELECT {COLUMNS} FROM events ORDER BY sequence")
         except (LogUnavailable, QueryRejected):
             return
+        for row in refused:
+            self._seen.setdefault(row["event_id"], REFUSED_BEFORE)
         for row in rows:
             with contextlib.suppress(Malformed):
                 self._take(events.decode(row))
@@ -162,6 +175,7 @@ class Follower:
         return True
 
 
+REFUSED_SCHEMA = pa.schema([("event_id", pa.string()), ("reason", pa.string())])
 EVENTS_SCHEMA = pa.schema(
     [
         ("sequence", pa.uint64()),
@@ -193,7 +207,8 @@ class Recorder:
 
     def _load(self) -> Catalog:
         catalog = Catalog()
-        self._ids, self._sequence, self._hash = set(), 0, ""
+        self._ids = {row["event_id"] for row in self._log.rows(REFUSED)}
+        self._sequence, self._hash = 0, ""
         for row in self._log.rows(f"SELECT {COLUMNS} FROM events ORDER BY sequence"):
             event = events.decode(row)
             with contextlib.suppress(Refused):
@@ -204,9 +219,12 @@ class Recorder:
         return catalog
 
     def record(self, proposals: list[Event]) -> int:
-        """Append what the fold accepts; answers how many. Safe to repeat."""
+        """Append what the fold accepts; answers how many. Safe to repeat.
+
+        Refusals are written first, so a log that holds an event holds all refusals before it.
+        """
         catalog = self._catalog or self._load()
-        rows = []
+        rows, refused = [], []
         for event in proposals:
             if event.event_id in self._ids:
                 continue
@@ -215,6 +233,7 @@ class Recorder:
                 catalog.apply(event)
             except Refused as error:
                 log.info("refused %s: %s", event.type, error)
+                refused.append({"event_id": event.event_id, "reason": str(error)})
                 continue
             self._sequence += 1
             self._hash = chained(self._hash, event)
@@ -231,8 +250,9 @@ class Recorder:
                     "hash": self._hash,
                 }
             )
-        if rows:
+        if rows or refused:
             try:
+                self._log.insert("refused_events", pa.Table.from_pylist(refused, schema=REFUSED_SCHEMA))
                 self._log.insert("events_log", pa.Table.from_pylist(rows, schema=EVENTS_SCHEMA))
             except (LogUnavailable, QueryRejected):
                 self.reset()

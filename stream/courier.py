@@ -12,7 +12,7 @@ from models.schema import loggable
 from models.table import plain_text
 from stream.batches import encode
 from stream.broker import Message, Producer
-from stream.clock import parse_time
+from stream.clock import bounded, parse_time
 from stream.dead_letters import DeadLetters
 from stream.errors import Malformed
 from stream.topics import JOINABLE, partition_of
@@ -77,10 +77,10 @@ class Courier:
         for message in messages:
             try:
                 deployment, association, actual, timestamp, own = parse_actual(orjson.loads(message.value))
-            except (Malformed, orjson.JSONDecodeError) as error:
+                recorded = bounded(message.timestamp * 1000)
+            except (Malformed, ValueError) as error:
                 await self._letters.put(message.topic, message.partition, message.offset, str(error), message.value)
                 continue
-            recorded = message.timestamp * 1000
             identity = own or actual_id(deployment, association, actual, timestamp, recorded)
             row = (message.offset, recorded, association, actual, timestamp, identity)
             groups.setdefault((deployment, message.partition), []).append(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import logging
 
 import orjson
@@ -42,7 +43,8 @@ class DeadLetters:
             }
         )
         fact = events.DeadLettered(topic, partition, offset, reason[:500], len(value), value[:SAMPLE].decode(errors="replace"))
-        event = events.Event(events.new_id(), now_us(), self._actor, "", fact)
+        identity = hashlib.sha256(value).hexdigest()[:16]
+        event = events.Event(events.new_id(f"dead:{topic}:{partition}:{offset}:{identity}"), now_us(), self._actor, "", fact)
         while True:
             try:
                 await self._producer.send(DEAD_LETTERS, [letter], 0)

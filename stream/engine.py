@@ -23,11 +23,12 @@ from models.package import ModelPackage
 from models.registry import Registry
 from models.types import Bools
 from stream.association import join, with_actuals
-from stream.batches import Batch, decode
+from stream.batches import Batch, decode, encode
 from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.control import Follower
-from stream.errors import Malformed
+from stream.errors import Malformed, NotYet
+from stream.projections.catalog import Version
 from stream.projections.drift import MINUTE, DriftFold
 from stream.rows import actual_rows, base_of, column, event_ids, merge, outputs_of, refusal_rows, shared_columns
 
@@ -65,17 +66,23 @@ class Engine:
         self._log, self._registry, self._follower = event_log, registry, follower
         self._folds: dict[int, DriftFold] = {}
         self._packages: dict[str, ModelPackage | None] = {}
+        self.patient = True
 
     def forget(self) -> None:
         """Drop all state: after a change of assignment it is read from the log again."""
         self._folds.clear()
 
     def package(self, model_id: str) -> ModelPackage | None:
-        """A model, loaded once; None (and a line in the log) where it cannot be."""
+        """A model, loaded once; None (and a line in the log) where it is no package of ours.
+
+        NotYet where the artifacts do not answer: that passes.
+        """
         if model_id not in self._packages:
             try:
                 self._packages[model_id] = self._registry.load(model_id)
-            except (ModelsError, OSError) as error:
+            except OSError as error:
+                raise NotYet(f"model {model_id[:12]} cannot be read: {error}") from error
+            except ModelsError as error:
                 log.error("model %s cannot be loaded: %s", model_id[:12], error)  # noqa: TRY400 - the reason is enough
                 self._packages[model_id] = None
         return self._packages[model_id]
@@ -101,15 +108,22 @@ class Engine:
                 key = (partition, batch.deployment, batch.version, batch.model_id, batch.role, batch.replay_id)
                 groups.setdefault(key, []).append((partition, batch))
         predictions: list[pa.Table] = []
+        served: list[tuple[int, Batch, pa.Table, pa.Table]] = []
         touched: dict[str, set[str]] = {}
         for group in groups.values():
             partition, batch = group[0]
             table = merge([b for _, b in group])
-            predictions.extend(self._prediction_tables(partition, batch, table, timer))
+            made = self._prediction_tables(batch, table, timer)
+            predictions.extend(made)
+            if batch.role == "champion":
+                served.append((partition, batch, table, made[0]))
             ids = {i for i in table.column("association_id").to_pylist() if i}
             touched.setdefault(batch.deployment, set()).update(ids)
         self._append(predictions, fresh, report)
         timer.lap("append")
+        for one in served:
+            self._fold_drift(*one)
+        timer.lap("drift")
         self._join(touched, fresh, report)
         timer.lap("join")
         for partition, batch in fresh:
@@ -121,6 +135,14 @@ class Engine:
         timer.lap("confirm")
         return report
 
+    def skip(self, message: Raw) -> None:
+        """Remember a message that was put aside as seen, so that its source goes on."""
+        batch = decode(message.value)
+        fold = self._folds.setdefault(message.partition, DriftFold(message.partition, self._log))
+        fold.mark(batch.source, batch.sequences)
+        fold.save()
+        self._confirm()
+
     def _is_new(self, partition: int, batch: Batch) -> bool:
         fold = self._folds[partition]
         ranges = fold.ranges.get(batch.source)
@@ -130,7 +152,7 @@ class Engine:
             return True  # an outside partition is shared by deployments: its rows know their identity
         return any(int(s) not in ranges for s in np.unique(batch.sequences))
 
-    def _prediction_tables(self, partition: int, batch: Batch, table: pa.Table, timer: Timer) -> list[pa.Table]:
+    def _prediction_tables(self, batch: Batch, table: pa.Table, timer: Timer) -> list[pa.Table]:
         """Rows of the champion (or replayed model) and of each challenger."""
         shared = shared_columns(batch, table)
         identity = event_ids(table)
@@ -147,19 +169,17 @@ class Engine:
         tables = [pa.table(own)]
         timer.lap("rows")
         if batch.role == "champion":
-            self._fold_drift(partition, batch, table, own)
-            timer.lap("drift")
             tables.extend(self._challenger_tables(batch, table, shared, identity))
             timer.lap("challengers")
         return tables
 
-    def _fold_drift(self, partition: int, batch: Batch, table: pa.Table, own: dict[str, Any]) -> None:
+    def _fold_drift(self, partition: int, batch: Batch, table: pa.Table, own: pa.Table) -> None:
         package = self.package(batch.model_id)
         if package is None:
             return
         fold = self._folds[partition]
         new = fold.unseen(table.column("source").to_pylist(), table.column("sequence").to_numpy())
-        new &= first_of_each(own["event_id"].to_pylist())
+        new &= first_of_each(own.column("event_id").to_pylist())
         if not new.any():
             return
         output = outputs_from(package, own)[new]
@@ -170,8 +190,7 @@ class Engine:
         fold.add(batch.deployment, batch.model_id, distinct, counts)
 
     def _challenger_tables(self, batch: Batch, table: pa.Table, shared: dict[str, Any], identity: list[str]) -> list[pa.Table]:
-        deployment = self._follower.catalog.deployments.get(batch.deployment)
-        version = deployment.at(batch.version) if deployment else None
+        version = self._version(batch)
         tables = []
         bases: dict[Any, Any] = {}
         for model_id, fraction in version.challengers if version else ():
@@ -196,6 +215,14 @@ class Engine:
                 mine = mine.append_column(name, values)
             tables.append(mine)
         return tables
+
+    def _version(self, batch: Batch) -> Version | None:
+        """Who shadowed at the time of a batch; NotYet while this worker has not read so far."""
+        deployment = self._follower.catalog.deployments.get(batch.deployment)
+        version = deployment.at(batch.version) if deployment else None
+        if version is None and self.patient:
+            raise NotYet(f"version {batch.version} of {batch.deployment!r} is not known here yet")
+        return version
 
     def _append(self, predictions: list[pa.Table], fresh: list[tuple[int, Batch]], report: Report) -> None:
         if predictions:
@@ -230,6 +257,24 @@ class Engine:
             self._log.insert("log_progress_log", pa.Table.from_pylist(rows, schema=PROGRESS_SCHEMA))
 
 
+def split(message: Raw) -> list[Raw]:
+    """A message of several journal records as one a record; whatever cannot be split is left whole."""
+    try:
+        batch = decode(message.value)
+    except Malformed:
+        return [message]
+    distinct = np.unique(batch.sequences)
+    if len(distinct) <= 1:
+        return [message]
+    meta = {"version": batch.version, "model_id": batch.model_id, "source": batch.source, "role": batch.role, "replay_id": batch.replay_id}
+    parts = []
+    for sequence in distinct:
+        rows = batch.rows.filter(pa.array(batch.sequences == sequence))
+        columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+        parts.append(Raw(message.topic, message.partition, message.offset, encode(batch.kind, batch.deployment, columns, **meta)))
+    return parts
+
+
 class Timer:
     """Seconds by step."""
 
@@ -244,11 +289,11 @@ class Timer:
         self._last = now
 
 
-def outputs_from(package: ModelPackage, own: dict[str, Any]) -> Any:
+def outputs_from(package: ModelPackage, own: pa.Table) -> Any:
     """A model's outputs (n, K) out of the logged columns."""
     if package.schema.target.task == "regression":
-        return np.asarray(own["predicted_value"].to_numpy(zero_copy_only=False)).reshape(-1, 1)
-    flat = pc.list_flatten(own["probabilities"]).to_numpy(zero_copy_only=False)
+        return np.asarray(column(own, "predicted_value").to_numpy(zero_copy_only=False)).reshape(-1, 1)
+    flat = pc.list_flatten(column(own, "probabilities")).to_numpy(zero_copy_only=False)
     return np.asarray(flat).reshape(-1, len(package.schema.target.classes))
 
 

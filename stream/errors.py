@@ -6,6 +6,7 @@ StreamError
  ├── Refused           a command that the fold refuses, with a code and an HTTP-like kind
  ├── LogUnavailable    the event log does not answer
  ├── QueryRejected     the event log refuses a query
+ ├── NotYet            something that this process has to read first, and will
  └── Malformed         a message that cannot be read
 """
 
@@ -37,6 +38,10 @@ class LogUnavailable(StreamError):  # noqa: N818
 
 class QueryRejected(StreamError):  # noqa: N818
     """The event log refused a query; the text is its reason."""
+
+
+class NotYet(StreamError):  # noqa: N818
+    """Something that this process has to read first, and will."""
 
 
 class Malformed(StreamError):  # noqa: N818

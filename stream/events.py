@@ -253,11 +253,28 @@ def decode(data: bytes | dict[str, Any]) -> Event:
         found = data if isinstance(data, dict) else orjson.loads(data)
         kind = FACTS[found["type"]]
         payload = found["payload"] if isinstance(found["payload"], dict) else orjson.loads(found["payload"])
-        known = {f.name for f in fields(kind)}
-        fact = kind(**{name: value for name, value in payload.items() if name in known})
+        known = {f.name: str(f.type) for f in fields(kind)}
+        values = {name: value for name, value in payload.items() if name in known}
+        wrong = [name for name, value in values.items() if not fits(value, known[name])]
+        if wrong:
+            raise Malformed(f"{found['type']}: ill-typed {', '.join(wrong)}")
+        fact = kind(**values)
         return Event(str(found["event_id"]), int(found["occurred_at"]), str(found["actor"]), str(found["deployment"]), fact)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise Malformed(f"not an event: {type(error).__name__} {error}") from error
+
+
+KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "dict": (dict,), "list": (list,), "None": (type(None),)}
+
+
+def fits(value: Any, annotation: str) -> bool:
+    """Whether a value is of a field's type, as far as JSON tells.
+
+    >>> fits(1, "float | None"), fits(None, "float"), fits(True, "int")
+    (True, False, False)
+    """
+    kinds = tuple(kind for part in annotation.split("|") for kind in KINDS[part.split("[")[0].strip()])
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
 def new_id(key: str = "") -> str:

@@ -10,10 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import orjson
+
 from stream import journal as journals
-from stream.batches import actual_batches, prediction_batches, refusal_batches
+from stream.batches import actual_batches, prediction_batches, refusal_batches, skipped
 from stream.broker import BrokerUnavailable, Producer
 from stream.clickhouse import EventLog
+from stream.dead_letters import DeadLetters
 from stream.errors import LogUnavailable, QueryRejected
 from stream.journal import Journal, Record
 from stream.topics import JOINABLE, PREDICTIONS, partition_of
@@ -25,7 +28,8 @@ MOST_PENDING = 100_000
 STALLED = 20.0
 SLICE = 1000  # rows made into messages at a time: some two milliseconds of the loop
 
-ENCODERS: dict[str, tuple[str, Callable[[Iterable[Record], str], Iterator[bytes]]]] = {
+Encoder = Callable[[Iterable[Record], str], Iterator[bytes]]
+ENCODERS: dict[str, tuple[str, Encoder]] = {
     "p": (PREDICTIONS, prediction_batches),
     "a": (JOINABLE, actual_batches),
     "x": (JOINABLE, refusal_batches),
@@ -54,7 +58,7 @@ class Publisher:
         self._progressed = 0.0
         self._adopted: dict[Path, int] = {}
         self.sent_rows = 0
-        self._done: dict[int, int] = {}
+        self._letters = DeadLetters(producer, f"journal-{self.journal.id}")
 
     def record(self, deployment: str, record: Record, now: int) -> tuple[str, int]:
         """Journal a record; answers its source and sequence. JournalFull where it cannot be kept."""
@@ -120,8 +124,25 @@ class Publisher:
             groups.setdefault((record["k"], record["p"]), []).append(record)
         for (kind, partition), group in groups.items():
             topic, encoder = ENCODERS[kind]
-            await self._producer.send(topic, list(encoder(group, journal)), partition)
+            try:
+                messages = list(encoder(group, journal))
+            except Exception:
+                log.exception("records that cannot be encoded")
+                messages = await self._one_by_one(group, encoder, journal)
+            await self._producer.send(topic, messages, partition)
             self.sent_rows += sum(len(r.get("rows", ())) for r in group)
+
+    async def _one_by_one(self, group: list[Record], encoder: Encoder, journal: str) -> list[bytes]:
+        """Encode record by record; one that cannot be is put aside, and its sequence passed on as skipped."""
+        messages: list[bytes] = []
+        for record in group:
+            try:
+                messages.extend(encoder([record], journal))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+                reason = f"cannot be encoded: {type(error).__name__}: {error}"
+                await self._letters.put(f"journal {journal}", record["p"], record["s"], reason, orjson.dumps(record, default=str))
+                messages.append(skipped(record, journal))
+        return messages
 
     async def _catch_up(self) -> None:
         """Send again all that the log has not confirmed, from the files."""

@@ -26,8 +26,8 @@ from stream.clock import now_us
 from stream.control import Follower, Recorder
 from stream.courier import Courier
 from stream.dead_letters import DeadLetters
-from stream.engine import Engine, Raw, Report
-from stream.errors import LogUnavailable, Malformed, QueryRejected
+from stream.engine import Engine, Raw, Report, split
+from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected
 from stream.heartbeats import heartbeats
 from stream.queries import accuracy_totals
 from stream.settings import Settings
@@ -41,6 +41,7 @@ FETCH_WAIT_MS = 25
 LARGEST = 64 << 20
 MOST_BYTES = 24 << 20
 TELL_EVERY = 5.0
+PATIENCE = 300
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -83,7 +84,7 @@ class Worker:
 
     async def submit(self, values: list[Any]) -> None:
         """Hand messages to the next cycle and wait until the log has them."""
-        raws = [Raw(v.message.topic, v.message.partition, v.message.offset, v.value) for v in values]
+        raws = [Raw(v.message.topic, v.message.partition, v.message.offset, v.value or b"") for v in values]
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._inbox.put((raws, done))
         await done
@@ -106,13 +107,20 @@ class Worker:
 
     async def _until_done(self, raws: list[Raw]) -> Report:
         """Run one cycle, again and again while the log is away; a message that breaks it is put aside."""
-        delay = 0.2
+        delay, tries = 0.2, 0
         while True:
             if self._stale:
                 self._engine.forget()
                 self._stale = False
             try:
-                return await asyncio.to_thread(self._engine.cycle, raws)
+                report = await asyncio.to_thread(self._engine.cycle, raws)
+            except NotYet as error:
+                self._engine.forget()
+                tries += 1
+                self._engine.patient = tries < PATIENCE
+                if tries % 50 == 1:
+                    log.warning("waiting: %s", error)
+                await asyncio.sleep(0.1)
             except LogUnavailable as error:
                 log.warning("the log is away: %s", error)
                 self._engine.forget()
@@ -121,9 +129,28 @@ class Worker:
             except Exception as error:
                 log.exception("a cycle failed")
                 self._engine.forget()
-                if len(raws) == 1:
-                    return Report(bad=[(raws[0], f"{type(error).__name__}: {error}")])
-                return await self._one_by_one(raws)
+                if len(raws) > 1:
+                    return await self._one_by_one(raws)
+                parts = split(raws[0])
+                if len(parts) > 1:
+                    return await self._one_by_one(parts)
+                await self._pass_over(raws[0])
+                return Report(bad=[(raws[0], f"{type(error).__name__}: {error}")])
+            else:
+                self._engine.patient = True
+                return report
+
+    async def _pass_over(self, raw: Raw) -> None:
+        """Let a source go on past a message that is put aside."""
+        while True:
+            try:
+                await asyncio.to_thread(self._engine.skip, raw)
+            except LogUnavailable:
+                await asyncio.sleep(0.5)
+            except Exception:  # noqa: BLE001 - it may be unreadable: then nothing is known of its source
+                return
+            else:
+                return
 
     async def _one_by_one(self, raws: list[Raw]) -> Report:
         whole = Report()
@@ -145,7 +172,7 @@ class Worker:
         proposals = []
         for value in values:
             try:
-                proposals.append(events.decode(value.value))
+                proposals.append(events.decode(value.value or b""))
             except Malformed as error:
                 await self._letters.put(value.message.topic, value.message.partition, value.message.offset, str(error), value.value)
         while True:

@@ -131,6 +131,8 @@ async def add_challenger(request: web.Request) -> web.Response:
         fraction = float(data.get("fraction", 1.0))
     except (TypeError, ValueError) as error:
         raise ApiError(422, "wrong_fraction", "fraction must be a number above 0 and at most 1") from error
+    if not 0 < fraction <= 1:
+        raise ApiError(422, "wrong_fraction", "fraction must be a number above 0 and at most 1")
     _, position = await propose(request, ChallengerAdded(model.model_id, fraction), name)
     await request.app[SERVING].loaded(name, deployment.now.version)
     return json_response({**deployment_json(catalog, deployment), "position": position}, 201)

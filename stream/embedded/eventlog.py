@@ -52,8 +52,7 @@ STATUS = {
     408: {159},
     501: {48},
 }
-COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-TEXT = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+TOKEN = re.compile(r"""(?P<quoted>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`\\]|\\.|``)*`|\$(\w*)\$.*?\$\2\$)|--[^\n]*|\#[ !][^\n]*|/\*.*?\*/""", re.DOTALL)
 
 
 class EngineError(Exception):
@@ -106,7 +105,7 @@ class Engine:
         connection = chdb.connect(self._path)
         try:
             connection.query(f"USE `{statement.database.replace('`', '')}`")
-            settings = dict(statement.settings) if statement.writer else READER | statement.settings
+            settings = dict(statement.settings) if statement.writer else statement.settings | READER
             pairs = {**settings, "log_comment": statement.query_id}
             for name in pairs:
                 if not NAME.match(name):
@@ -287,7 +286,7 @@ async def ping(_: web.Request) -> web.Response:
 
 def guard(sql: bytes) -> None:
     """Refuse readers what `readonly` does not: writing and reading files, killing queries, inserting."""
-    text = TEXT.sub("''", COMMENT.sub(" ", sql.decode(errors="replace")))
+    text = TOKEN.sub(lambda found: "''" if found["quoted"] else " ", sql.decode(errors="replace"))
     found = FORBIDDEN.search(text)
     if found:
         raise refused(f"{found[0].strip('( ')} is not allowed here")

@@ -116,6 +116,15 @@ CREATE TABLE IF NOT EXISTS events_log
 ENGINE = ReplacingMergeTree
 ORDER BY (sequence, event_id);
 
+-- Proposals that the fold refused: whoever replays the topic must not judge them again by a later state.
+CREATE TABLE IF NOT EXISTS refused_events
+(
+    event_id String,
+    reason String
+)
+ENGINE = ReplacingMergeTree
+ORDER BY event_id;
+
 CREATE TABLE IF NOT EXISTS refusals_log
 (
     deployment LowCardinality(String),

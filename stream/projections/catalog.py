@@ -110,8 +110,11 @@ class Catalog:
     dead_letters: int = 0
 
     def apply(self, event: Event) -> None:
-        """Apply an event; Refused where it does not fit."""
-        APPLY[event.type](self, event, event.fact)
+        """Apply an event; Refused where it does not fit, whatever is wrong with it."""
+        try:
+            APPLY[event.type](self, event, event.fact)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise Refused("invalid", "malformed", f"{event.type} cannot be applied: {error}") from error
 
     def project(self, project_id: str) -> Project:
         """A project; Refused (unknown) where there is none."""
