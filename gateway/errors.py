@@ -7,6 +7,7 @@ one here, and only here do they meet HTTP.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -77,11 +78,15 @@ def error_response(error: ApiError) -> web.Response:
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a handler raises into the one shape."""
     try:
-        return await handler(request)
+        response = await handler(request)
     except web.HTTPRedirection:
         raise
     except Exception as error:  # noqa: BLE001 - the edge answers everything
-        return error_response(api_error(error))
+        response = error_response(api_error(error))
+    if "X-Request-ID" not in response.headers and not response.prepared:
+        given = request.headers.get("X-Request-ID", "")
+        response.headers["X-Request-ID"] = given if given and given.isascii() and given.isprintable() else uuid.uuid4().hex
+    return response
 
 
 def json_response(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -17,9 +17,10 @@ from models.errors import ModelsError
 from models.metrics import decide
 from models.package import ModelPackage
 from models.registry import Registry
-from models.schema import Encoded
+from models.schema import Encoded, Schema
+from models.table import plain_text
 from models.types import Floats, Row
-from stream.clock import now_us
+from stream.clock import now_us, parse_time
 from stream.control import Follower
 from stream.errors import JournalFull
 from stream.events import Event
@@ -29,7 +30,11 @@ from stream.publisher import Publisher
 log = logging.getLogger("champion.serving")
 
 BLOCK = 1000
+MOST_ID = 128
+RETRY = 5.0
 RECORD_ROWS = 1000
+RECORD_BYTES = 8 << 20
+MOST_ROW_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Asked:
     request_id: str
     consumer: str
     strict: bool = False
+    size: int = 0
 
 
 class Serving:
@@ -78,7 +84,8 @@ class Serving:
             self._changed.clear()
             for name, deployment in list(self._follower.catalog.deployments.items()):
                 await self._load(name, deployment)
-            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), RETRY if self._failed else None)
 
     async def _load(self, name: str, deployment: Deployment) -> None:
         now = deployment.now
@@ -121,7 +128,8 @@ class Serving:
         if not self._follower.caught_up.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._follower.caught_up.wait(), 2.0)
-        self._follower.catalog.deployment(name)
+        if self._follower.catalog.deployment(name).state == "archived":
+            raise ApiError(409, "archived", f"deployment {name!r} is archived")
         for _ in range(100):
             if name in self._served:
                 return self._served[name]
@@ -131,12 +139,16 @@ class Serving:
         raise ApiError(503, "model_not_loaded", f"the champion of {name!r} is being loaded", retry_after=1)
 
     async def loaded(self, name: str, version: int) -> None:
-        """Wait until a version of a deployment answers."""
+        """Wait until a version of a deployment answers; 503 where it cannot."""
         for _ in range(300):
             served = self._served.get(name)
-            if (served is not None and served.version >= version) or name in self._failed:
+            if served is not None and served.version >= version:
                 return
+            if name in self._failed:
+                break
             await asyncio.sleep(0.02)
+        reason = self._failed.get(name, "it is still being loaded")
+        raise ApiError(503, "model_not_loaded", f"the change is recorded, but this gateway does not serve it yet: {reason}", retry_after=5)
 
     @property
     def missing(self) -> list[str]:
@@ -147,7 +159,9 @@ class Serving:
     async def predict(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """The pipeline: encode, score, journal, answer; `begun` and `decoded` are clock readings (ns)."""
         plan = served.package.plan
-        encoded = plan.schema.encode_rows(asked.rows, strict=asked.strict)
+        if asked.size > MOST_ROW_BYTES * len(asked.rows):
+            raise ApiError(413, "too_large", "a row may hold four mebibytes on average")
+        encoded = await encode_in_blocks(plan.schema, asked)
         if encoded.errors and (asked.strict or len(encoded.errors) == len(asked.rows)):
             details = [{"row": k, "error": text} for k, text in list(encoded.errors.items())[:100]]
             first = next(iter(encoded.errors.values()))
@@ -192,8 +206,9 @@ class Serving:
             probabilities = [probabilities[k] for k in good]
         source, sequence = "", 0
         now = now_us()
-        for at in range(0, len(rows), RECORD_ROWS):
-            end = at + RECORD_ROWS
+        step = max(1, min(RECORD_ROWS, RECORD_BYTES * len(asked.rows) // max(asked.size, 1)))
+        for at in range(0, len(rows), step):
+            end = at + step
             record: dict[str, Any] = {
                 "k": "p",
                 "d": served.name,
@@ -242,6 +257,24 @@ class Serving:
         }
 
 
+async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
+    """Encode rows; of a large request block by block, so that other requests go in between."""
+    if len(asked.rows) <= BLOCK:
+        return schema.encode_rows(asked.rows, strict=asked.strict)
+    matrices: list[Floats] = []
+    logged: list[Row] = []
+    warnings: dict[int, list[str]] = {}
+    errors: dict[int, str] = {}
+    for at in range(0, len(asked.rows), BLOCK):
+        part = schema.encode_rows(asked.rows[at : at + BLOCK], strict=asked.strict)
+        matrices.append(part.matrix)
+        logged.extend(part.logged)
+        warnings |= {at + k: notes for k, notes in part.warnings.items()}
+        errors |= {at + k: error for k, error in part.errors.items()}
+        await asyncio.sleep(0)
+    return Encoded(np.concatenate(matrices), logged, warnings, errors)
+
+
 def association_ids(served: Served, asked: Asked) -> list[str]:
     """The caller's ids, those in the association column, or ids made of the request's."""
     if asked.association_ids is not None:
@@ -249,28 +282,25 @@ def association_ids(served: Served, asked: Asked) -> list[str]:
     name = served.association_id
     made = asked.request_id
     if name:
-        return [text_of(row.get(name)) or f"{made}-{k}" for k, row in enumerate(asked.rows)]
+        return [(text_of(row.get(name)) if type(row) is dict else "") or f"{made}-{k}" for k, row in enumerate(asked.rows)]
     return [f"{made}-{k}" for k in range(len(asked.rows))]
 
 
 def text_of(value: Any) -> str:
     """An id as text; empty for none."""
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)[:128]
+    text = plain_text(value) or ""
+    if len(text) > MOST_ID:
+        raise ApiError(422, "wrong_type", f"an association id has at most {MOST_ID} characters")
+    return text
 
 
 def row_times(served: Served, rows: list[Row]) -> list[int] | None:
     """Event times from the deployment's timestamp column, where every row has one."""
-    from stream.clock import parse_time
-
     if not served.timestamp:
         return None
     try:
         return [parse_time(row[served.timestamp]) for row in rows]
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 

@@ -55,7 +55,7 @@ def null_quantile(reference: Ints, production: Ints, features: int) -> float:
     n = int(production.sum())
     grid = max(1, int(math.sqrt(2) ** math.floor(2 * math.log2(n)))) if n else 1
     pooled = np.asarray(reference, dtype=np.float64) + np.asarray(production, dtype=np.float64)
-    rounded = tuple(np.round(pooled / max(pooled.sum(), 1), 2).tolist())
+    rounded = tuple(np.round(pooled / max(pooled.sum(), 1), 3).tolist())
     return _null_quantile(rounded, int(np.sum(reference)), grid, features)
 
 

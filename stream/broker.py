@@ -115,10 +115,12 @@ class Producer:
                     self.cluster = await cluster_of(producer.client)
                     if self._administer:
                         await ensure_topics(self._bootstrap, self._administer)
-                except (KafkaError, OSError, TimeoutError) as error:
+                except BaseException as error:
                     with contextlib.suppress(Exception):
                         await producer.stop()
-                    raise BrokerUnavailable(f"no broker at {self._bootstrap}") from error
+                    if isinstance(error, KafkaError | OSError | TimeoutError | BrokerUnavailable):
+                        raise BrokerUnavailable(f"no broker at {self._bootstrap}") from error
+                    raise
                 self._producer, self._checked = producer, now
             return self._producer
 

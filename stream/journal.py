@@ -61,6 +61,7 @@ class Journal:
         self._write(HEAD.pack(len(body), zlib.crc32(body)) + body)
         self._sequences[partition] = sequence
         self._highest[partition] = sequence
+        record["z"] = len(body)
         return sequence
 
     def _write(self, data: bytes) -> None:
@@ -152,20 +153,34 @@ def remove(folder: Path) -> None:
 def read(folder: Path, after: dict[int, int]) -> Iterator[Record]:
     """A journal's whole records above the given sequences, in order; a torn end is left out."""
     for path in sorted(folder.glob("*.seg")):
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:  # trimmed meanwhile
-            continue
-        at = 0
-        while at + HEAD.size <= len(data):
-            length, crc = HEAD.unpack_from(data, at)
-            body = data[at + HEAD.size : at + HEAD.size + length]
-            if len(body) < length or zlib.crc32(body) != crc:
-                break
-            at += HEAD.size + length
-            record = orjson.loads(body)
+        for record in read_segment(path):
             if record["s"] > after.get(record["p"], 0):
                 yield record
+
+
+def read_segment(path: Path) -> Iterator[Record]:
+    """A segment's whole records."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:  # trimmed meanwhile
+        return
+    at = 0
+    while at + HEAD.size <= len(data):
+        length, crc = HEAD.unpack_from(data, at)
+        body = data[at + HEAD.size : at + HEAD.size + length]
+        if len(body) < length or zlib.crc32(body) != crc:
+            break
+        at += HEAD.size + length
+        yield {**orjson.loads(body), "z": length}
+
+
+def trim_folder(folder: Path, after: dict[int, int]) -> bool:
+    """Unlink another process's segments that are confirmed whole; answers whether all are gone."""
+    for path in sorted(folder.glob("*.seg")):
+        if any(record["s"] > after.get(record["p"], 0) for record in read_segment(path)):
+            return False
+        path.unlink(missing_ok=True)
+    return True
 
 
 def orphans(root: Path) -> Iterator[tuple[Path, int]]:

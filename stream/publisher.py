@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-import orjson
 
 from stream import journal as journals
 from stream.batches import actual_batches, prediction_batches, refusal_batches, skipped
@@ -26,6 +25,7 @@ log = logging.getLogger("champion.publisher")
 LINGER = 0.03
 MOST_PENDING = 100_000
 STALLED = 20.0
+SLICE_BYTES = 8 << 20
 SLICE = 1000  # rows made into messages at a time: some two milliseconds of the loop
 
 Encoder = Callable[[Iterable[Record], str], Iterator[bytes]]
@@ -39,6 +39,21 @@ ENCODERS: dict[str, tuple[str, Encoder]] = {
 def weight(record: Record) -> int:
     """How many rows a record holds."""
     return max(1, len(record.get("rows", ())))
+
+
+def drained(pending: deque[Record]) -> Iterator[Record]:
+    """Records from the left while there are any."""
+    while pending:
+        yield pending.popleft()
+
+
+def slice_of(records: Iterator[Record]) -> list[Record]:
+    """The next records of some stream, bounded in rows and bytes."""
+    group, rows, size = [], 0, 0
+    while rows < SLICE and size < SLICE_BYTES and (record := next(records, None)) is not None:
+        group.append(record)
+        rows, size = rows + weight(record), size + record.get("z", 0)
+    return group
 
 
 class Publisher:
@@ -108,13 +123,9 @@ class Publisher:
 
     async def _send_pending(self) -> None:
         while self._pending:
-            group, rows = [], 0
-            while self._pending and rows < SLICE:
-                record = self._pending.popleft()
-                group.append(record)
-                rows += weight(record)
+            group = slice_of(drained(self._pending))
+            self._rows -= sum(map(weight, group))
             await self._send(group, self.journal.id)
-            self._rows -= rows
             await asyncio.sleep(0)  # requests go in between
 
     async def _send(self, records: list[Record], journal: str) -> None:
@@ -140,7 +151,7 @@ class Publisher:
                 messages.extend(encoder([record], journal))
             except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
                 reason = f"cannot be encoded: {type(error).__name__}: {error}"
-                await self._letters.put(f"journal {journal}", record["p"], record["s"], reason, orjson.dumps(record, default=str))
+                await self._letters.put(f"journal {journal}", record["p"], record["s"], reason, json.dumps(record, default=str).encode())
                 messages.append(skipped(record, journal))
         return messages
 
@@ -155,16 +166,8 @@ class Publisher:
 
     async def _resend(self, folder: Path) -> None:
         after = {p: self._confirmed.get(f"{folder.name}/{p}", 0) for p in range(self._partitions)}
-        group: list[Record] = []
-        rows = 0
-        for record in journals.read(folder, after):
-            group.append(record)
-            rows += weight(record)
-            if rows >= SLICE:
-                await self._send(group, folder.name)
-                group, rows = [], 0
-                await asyncio.sleep(0)
-        if group:
+        records = journals.read(folder, after)
+        while group := await asyncio.to_thread(slice_of, records):
             await self._send(group, folder.name)
 
     async def _confirm(self) -> None:
@@ -184,7 +187,7 @@ class Publisher:
                 confirmed = {row["source"]: int(row["sequence"]) for row in found}
                 if confirmed != self._confirmed:
                     self._confirmed, self._progressed = confirmed, loop.time()
-                self._trim()
+                await self._trim()
             except (LogUnavailable, QueryRejected) as error:
                 log.debug("no word from the log: %s", error)
                 self._progressed = loop.time()
@@ -195,12 +198,12 @@ class Publisher:
                 self._wake.set()
             await asyncio.sleep(1.0)
 
-    def _trim(self) -> None:
+    async def _trim(self) -> None:
         prefix = self.journal.id + "/"
         self.journal.trim({int(s.removeprefix(prefix)): n for s, n in self._confirmed.items() if s.startswith(prefix)})
         for folder, handle in list(self._adopted.items()):
             after = {p: self._confirmed.get(f"{folder.name}/{p}", 0) for p in range(self._partitions)}
-            if next(journals.read(folder, after), None) is None:
+            if await asyncio.to_thread(journals.trim_folder, folder, after):
                 journals.remove(folder)
                 os.close(handle)
                 del self._adopted[folder]

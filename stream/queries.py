@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.metrics import score_all
@@ -98,7 +100,7 @@ OUTCOMES_AS_OF = """(SELECT p.*, a.latest.1 AS actual_value, a.latest.2 AS actua
 def outcome_rows(log: EventLog, window: Window, *, roles: str, as_of: int | None = None) -> tuple[str, Any]:
     """The matched rows of a window as Arrow: bucket, model, probabilities or value, actual; and the SELECT."""
     source = OUTCOMES_AS_OF.format(as_of=as_of) if as_of is not None else "outcomes"
-    sql = f"""SELECT {window.bucketed()} AS at, model_id, role, event_id,
+    sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id, role, event_id,
     if(role = 'challenger', substring(event_id, 1, length(event_id) - 13), event_id) AS row_id, predicted_value, predicted_class, probabilities, actual_value, actual_class
 FROM {source} WHERE {window.where()} AND {roles} ORDER BY occurred_at, event_id"""
     return sql, log.arrow(sql)
@@ -115,23 +117,33 @@ class Scored:
     models: Any
     unseen: int
     ids: Any
+    times: Any
 
 
-def scored(table: Any, task: TaskType, classes: tuple[str, ...]) -> Scored:
-    """Turn `outcome_rows` into arrays; an actual of a class never trained has index -1."""
-    at = table.column("at").to_numpy()
+def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ...]], reference: tuple[str, ...]) -> Scored:
+    """Turn `outcome_rows` into arrays; an actual of a class never trained has index -1.
+
+    Each model's probabilities are put under its own classes; the reference's come first.
+    """
+    at, times = table.column("at").to_numpy(), table.column("time").to_numpy()
     models = np.array(table.column("model_id").to_pylist(), dtype=object)
     ids = np.array(table.column("row_id").to_pylist(), dtype=object)
     if task == "regression":
         y = table.column("actual_value").to_numpy().astype(np.float64)
         p = table.column("predicted_value").to_numpy().astype(np.float64)
         good = np.isfinite(y)
-        return Scored(task, y[good], p[good], at[good], models[good], int((~good).sum()), ids[good])
-    index = {label: k for k, label in enumerate(classes)}
+        return Scored(task, y[good], p[good], at[good], models[good], int((~good).sum()), ids[good], times[good])
+    found = {str(m): classes_of(str(m)) for m in set(models.tolist())}
+    labels = list(dict.fromkeys([*reference, *(label for classes in found.values() for label in classes)]))
+    index = {label: k for k, label in enumerate(labels)}
     y = np.array([index.get(v, -1) for v in table.column("actual_class").to_pylist()], dtype=np.int64)
-    flat = pc.list_flatten(table.column("probabilities").combine_chunks()).to_numpy(zero_copy_only=False)
-    p = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes)) if len(y) else np.zeros((0, len(classes)))
-    return Scored(task, y, p, at, models, int((y < 0).sum()), ids)
+    p = np.zeros((len(y), len(labels)))
+    lists = table.column("probabilities").combine_chunks()
+    for model_id, classes in found.items():
+        rows = np.nonzero(models == model_id)[0]
+        flat = pc.list_flatten(lists.take(pa.array(rows))).to_numpy(zero_copy_only=False)
+        p[np.ix_(rows, np.array([index[label] for label in classes]))] = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes))
+    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times)
 
 
 def metrics_by_bucket(rows: Scored) -> list[dict[str, Any]]:
@@ -156,12 +168,10 @@ def finite(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
 
 
-def counts_of_matching(log: EventLog, window: Window) -> dict[str, int]:
-    """Champion rows of a window, those with an actual, and those that wait for one."""
-    sql = f"SELECT count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion'"
-    matched = f"SELECT count() AS rows FROM outcomes WHERE {window.where()} AND role = 'champion'"
-    rows, have = log.rows(sql)[0]["rows"], log.rows(matched)[0]["rows"]
-    return {"rows": rows, "matched": have, "waiting": rows - have}
+def count_rows(log: EventLog, window: Window, *, roles: str, as_of: int | None = None) -> int:
+    """The scored rows of a window, as they were known at a time."""
+    known = f" AND recorded_at <= fromUnixTimestamp64Micro({as_of})" if as_of is not None else ""
+    return int(log.rows(f"SELECT count() AS rows FROM predictions WHERE {window.where()} AND {roles}{known}")[0]["rows"])
 
 
 def accuracy_totals(log: EventLog, deployment: str) -> list[dict[str, Any]]:

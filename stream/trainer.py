@@ -16,7 +16,7 @@ from stream.broker import BrokerUnavailable, Producer
 from stream.clickhouse import EventLog
 from stream.clock import parse_time
 from stream.control import Follower
-from stream.errors import LogUnavailable, QueryRejected, Refused, StreamError
+from stream.errors import LogUnavailable, QueryRejected, Refused
 from stream.events import (
     ChallengerAdded,
     Fact,
@@ -95,23 +95,24 @@ class Trainer:
                 return job
         return None
 
-    async def _say(self, fact: Fact, deployment: str = "", key: str = "") -> None:
-        """Put a fact through control; waits for the broker, not for agreement."""
+    async def _say(self, fact: Fact, deployment: str = "", key: str = "") -> bool:
+        """Put a fact through control; waits for the broker; answers whether it was accepted."""
         while True:
             try:
                 await self._follower.propose(fact, actor=self.name, deployment=deployment, key=key)
             except Refused as error:
                 log.info("refused: %s", error)
-                return
+                return False
             except BrokerUnavailable:
                 await asyncio.sleep(0.5)
             else:
-                return
+                return True
 
     async def _train(self, project: Project) -> None:
         """Run AutoPilot on a project and register what it finds."""
         progress = ProjectProgressed(project.project_id, "analyzing", 0.0, "reading the file", self.name)
-        await self._say(progress, project.deployment)
+        if not await self._say(progress, project.deployment):
+            return  # another trainer has it
         run = await asyncio.to_thread(Run, self._settings.artifacts, project.project_id, project.file, project.options)
         messages = run.messages()
         try:
@@ -178,8 +179,8 @@ class Trainer:
                     options=options,
                 )
             )
-        except (StreamError, LogUnavailable, QueryRejected, KeyError) as error:
-            await self._say(RetrainingFinished(job.job_id, error=str(error)), job.deployment)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job ends with its reason
+            await self._say(RetrainingFinished(job.job_id, error=f"{error}" or type(error).__name__), job.deployment)
             return
         kept = {f.name for f in package.schema.features} | set(package.schema.unused)
         options |= {"timestamp": training_set.EVENT_TIME, "training_set": record, "task": champion.task, "exclude": [e for e in options.get("exclude", []) if e in kept]}
@@ -209,8 +210,8 @@ class Trainer:
                 end=parse_time(request["end"]),
                 partitions=self._settings.partitions,
             )
-        except (StreamError, BrokerUnavailable, KeyError) as error:
-            await self._say(ReplayFinished(job.job_id, 0, str(error)), job.deployment)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job ends with its reason
+            await self._say(ReplayFinished(job.job_id, 0, f"{error}" or type(error).__name__), job.deployment)
             return
         with contextlib.suppress(LogUnavailable, QueryRejected):
             await self._until_logged(job.job_id, rows)

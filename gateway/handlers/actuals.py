@@ -45,12 +45,11 @@ async def upload(request: web.Request) -> web.Response:
             continue
         identity = own or (new_id(f"{name}:{key}:{number}") if key else actual_id(name, association, actual, timestamp, now))
         rows.append((association, actual, timestamp, identity))
-    if known is None and not rejected and not rows:
-        raise ApiError(404, "unknown_deployment", f"there is no deployment {name!r}")
     position = journal(request, name, rows, now)
     telemetry = request.app[TELEMETRY]
-    telemetry.actuals[(name, "accepted")] += len(rows)
-    telemetry.actuals[(name, "rejected")] += len(rejected)
+    label = name if known is not None else "unknown"
+    telemetry.actuals[(label, "accepted")] += len(rows)
+    telemetry.actuals[(label, "rejected")] += len(rejected)
     answer = {"accepted": len(rows), "rejected": rejected[:MOST_REASONS], "rejected_count": len(rejected), "position": position}
     if known is None:
         answer["note"] = f"no deployment {name!r} is known here yet; the actuals are kept for it"
@@ -66,6 +65,11 @@ def journal(request: web.Request, name: str, rows: list[tuple[str, str | None, i
     return f"{source}={sequence}" if source else ""
 
 
+def given(rows: list[dict[str, Any]]) -> list[Any]:
+    """CSV rows without their empty cells: an empty cell is no value, and no retraction."""
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
 async def items_of(request: web.Request) -> list[Any]:
     """The items of whatever form the body has."""
     if request.content_type == "multipart/form-data":
@@ -73,10 +77,10 @@ async def items_of(request: web.Request) -> list[Any]:
         file = form.get("file")
         if not isinstance(file, web.FileField):
             raise ApiError(422, "no_file", "send the CSV as the form's field 'file'")
-        return list(csv_rows(file.file.read()))
+        return given(csv_rows(file.file.read()))
     body = await request.read()
     if request.content_type in {"text/csv", "text/plain"}:
-        return list(csv_rows(body))
+        return given(csv_rows(body))
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:

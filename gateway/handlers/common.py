@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.errors import ApiError, json_response
 from gateway.keys import EVENT_LOG, FOLLOWER
 from stream.clock import iso, now_us, parse_time
-from stream.events import Event, Fact
+from stream.events import Event, Fact, new_id
 from stream.position import read_position
 from stream.queries import BUCKETS, Window
 
@@ -26,6 +26,12 @@ async def propose(request: web.Request, fact: Fact, deployment: str = "") -> tup
     event = await follower.propose(fact, actor=request.get("actor", ""), deployment=deployment, key=key)
     sequence = await follower.logged(event)
     return event, f"{CONTROL_SOURCE}={sequence}"
+
+
+def job_id(request: web.Request) -> str:
+    """A new id, or the same one for the same idempotency key on the same path."""
+    key = request.headers.get("Idempotency-Key", "")
+    return new_id(f"{request.path}:{key}" if key else "")[:12]
 
 
 async def wait_after(request: web.Request) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from typing import Any
 
 from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
-from gateway.handlers.common import page, propose, wait_after
+from gateway.handlers.common import job_id, page, propose, wait_after
 from gateway.handlers.status import with_status
 from gateway.keys import FOLLOWER, SERVING
 from stream.clock import iso, now_us, parse_time
@@ -162,7 +161,7 @@ async def replay(request: web.Request) -> web.Response:
         raise ApiError(422, "wrong_time", str(error)) from error
     if start >= end:
         raise ApiError(422, "wrong_window", "'from' must be before 'to'")
-    replay_id = uuid.uuid4().hex[:12]
+    replay_id = job_id(request)
     _, position = await propose(request, ReplayRequested(replay_id, model.model_id, iso(start), iso(end)), name)
     return json_response({"replay_id": replay_id, "state": "queued", "position": position}, 202)
 
@@ -176,9 +175,9 @@ async def retrain(request: web.Request) -> web.Response:
         cut_off = parse_time(data["cut_off"]) if data.get("cut_off") else now_us()
         start = iso(parse_time(data["from"])) if data.get("from") else ""
         minutes = float(data["minutes"]) if data.get("minutes") else None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ApiError(422, "wrong_type", str(error)) from error
-    retraining_id = uuid.uuid4().hex[:12]
+    retraining_id = job_id(request)
     fact = RetrainingStarted(retraining_id, iso(cut_off), start, bool(data.get("with_original", False)), minutes)
     _, position = await propose(request, fact, name)
     return json_response({"retraining_id": retraining_id, "project_id": retraining_id, "state": "queued", "position": position}, 202)

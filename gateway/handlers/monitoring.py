@@ -127,7 +127,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     target = package.schema.target
     roles = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
     sql, table = queries.outcome_rows(log, window, roles=roles, as_of=as_of)
-    rows = queries.scored(table, target.task, target.classes)
+    rows = queries.scored(table, target.task, lambda m: package_of(registry, m).schema.target.classes, target.classes)
     values = queries.finite(score_all(target.task, rows.y, rows.p))
     blocks = block_values(rows) if len(rows.y) >= LEAST_MATCHED else {}
     baseline = package.metadata["metrics"]
@@ -135,9 +135,8 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     for name, value in values.items():
         metrics[name] = {"value": value, "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
     main = package.metadata["metric"]
-    counts = queries.counts_of_matching(log, replace(window, model_id="") if not window.model_id else window)
-    if window.model_id:
-        counts = {"rows": len(rows.y) + rows.unseen, "matched": len(rows.y), "waiting": 0}
+    whole = queries.count_rows(log, window, roles=roles, as_of=as_of)
+    counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows}
     return {
         "model_id": window.model_id or None,
         "metric": main,
@@ -149,12 +148,22 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
 
 
 def block_values(rows: queries.Scored) -> dict[str, list[float]]:
-    """Each metric in five contiguous blocks of equal time (here: of equally many rows in time order)."""
+    """Each metric in five contiguous blocks of equal time; nothing where a block has no rows."""
     found: dict[str, list[float]] = {}
-    for part in np.array_split(np.arange(len(rows.y)), BLOCKS):
+    for part in blocks_of(rows.times):
         for name, value in score_all(rows.task, rows.y[part], rows.p[part]).items():
             found.setdefault(name, []).append(value)
     return found
+
+
+def blocks_of(times: Any) -> list[Any]:
+    """Row positions in five contiguous blocks of equal time; none where one would be empty."""
+    if not len(times):
+        return []
+    edges = np.linspace(times.min(), times.max(), BLOCKS + 1)[1:-1]
+    place = np.searchsorted(edges, times, side="right")
+    parts = [np.nonzero(place == k)[0] for k in range(BLOCKS)]
+    return parts if all(len(p) for p in parts) else []
 
 
 def metric_status(name: str, value: float | None, baseline: float | None, blocks: list[float] | None, count: int) -> Status:
@@ -186,7 +195,7 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
     package = package_of(registry, champion)
     target = package.schema.target
     sql, table = queries.outcome_rows(log, window, roles="role IN ('champion', 'challenger')")
-    rows = queries.scored(table, target.task, target.classes)
+    rows = queries.scored(table, target.task, lambda m: package_of(registry, m).schema.target.classes, target.classes)
     mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
     compared = []
     for model_id, _ in deployment.now.challengers:
@@ -205,7 +214,7 @@ def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
     first, second = score_all(rows.task, rows.y[a], rows.p[a]), score_all(rows.task, rows.y[b], rows.p[b])
     differences: dict[str, list[float]] = {}
     if len(a) >= LEAST_MATCHED:
-        for part in np.array_split(np.arange(len(a)), BLOCKS):
+        for part in blocks_of(rows.times[a]):
             x = score_all(rows.task, rows.y[a[part]], rows.p[a[part]])
             z = score_all(rows.task, rows.y[b[part]], rows.p[b[part]])
             for name in x:

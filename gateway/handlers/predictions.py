@@ -1,4 +1,4 @@
-"""POST /v1/deployments/{d}/predictions and …/invocations: rows in, predictions out."""
+"""POST /v1/deployments/{d}/predictions: rows in, predictions out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pyarrow.csv
 from aiohttp import web
 
 from gateway.errors import ApiError, api_error, error_response, json_response
-from gateway.keys import PUBLISHER, SERVING, TELEMETRY
-from gateway.serving import Asked, text_of
+from gateway.keys import FOLLOWER, PUBLISHER, SERVING, TELEMETRY
+from gateway.serving import MOST_ID, Asked, text_of
 from stream.clock import now_us, parse_time
 from stream.errors import JournalFull
 
@@ -32,11 +32,12 @@ async def predict(request: web.Request) -> web.Response:
     begun = time.perf_counter_ns()
     name = request.match_info["d"]
     headers = request.headers
-    request_id = headers.get("X-Request-ID") or f"{PROCESS}{next(COUNT):x}"
+    request_id = request_id_of(request)
     key = headers.get("Idempotency-Key", "")
     if key and (name, key) in REMEMBERED:
         return web.Response(body=REMEMBERED[(name, key)], content_type="application/json", headers={"X-Request-ID": request_id})
     telemetry = request.app[TELEMETRY]
+    known = name if name in request.app[FOLLOWER].catalog.deployments else "unknown"
     try:
         serving = request.app[SERVING]
         served = await serving.get(name)
@@ -44,18 +45,26 @@ async def predict(request: web.Request) -> web.Response:
         answer = await serving.predict(served, asked, begun, time.perf_counter_ns())
     except Exception as error:  # noqa: BLE001 - counted, then answered in the one shape
         found = api_error(error)
-        telemetry.requests[(name, found.status)] += 1
+        telemetry.requests[(known, found.status)] += 1
         note_refusal(request, name, request_id, found, begun)
         response = error_response(found)
         response.headers["X-Request-ID"] = request_id
         return response
-    telemetry.requests[(name, 200)] += 1
+    telemetry.requests[(known, 200)] += 1
     body = orjson.dumps(answer)
     if key:
         REMEMBERED[(name, key)] = body
         while len(REMEMBERED) > MOST_REMEMBERED:
             REMEMBERED.popitem(last=False)
     return web.Response(body=body, content_type="application/json", headers={"X-Request-ID": request_id})
+
+
+def request_id_of(request: web.Request) -> str:
+    """The caller's id where it is printable and short, else one of our own."""
+    given = request.headers.get("X-Request-ID", "")
+    if given and len(given) <= MOST_ID and given.isascii() and given.isprintable():
+        return given
+    return f"{PROCESS}{next(COUNT):x}"
 
 
 def note_refusal(request: web.Request, name: str, request_id: str, error: ApiError, begun: int) -> None:
@@ -84,13 +93,13 @@ def decode(request: web.Request, body: bytes, request_id: str) -> Asked:
     strict = request.query.get("strict", "") in {"1", "true"}
     if kind in {"text/csv", "text/plain"}:
         rows = csv_rows(body)
-        return checked(Asked(rows, None, None, request_id, consumer, strict))
+        return checked(Asked(rows, None, None, request_id, consumer, strict, len(body)))
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, "broken_json", f"the body is not JSON: {error}") from error
     if type(data) is list:
-        return checked(Asked(data, None, None, request_id, consumer, strict))
+        return checked(Asked(data, None, None, request_id, consumer, strict, len(body)))
     if type(data) is not dict or type(data.get("rows")) is not list:
         raise ApiError(422, "wrong_type", 'send {"rows": [{feature: value}, …]}, a list of rows, or CSV')
     rows = data["rows"]
@@ -100,7 +109,7 @@ def decode(request: web.Request, body: bytes, request_id: str) -> Asked:
         ids = texts("association_ids", ids, len(rows))
     if times is not None:
         times = moments(times, len(rows))
-    return checked(Asked(rows, ids, times, request_id, consumer, strict))
+    return checked(Asked(rows, ids, times, request_id, consumer, strict, len(body)))
 
 
 def checked(asked: Asked) -> Asked:

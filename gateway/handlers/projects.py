@@ -12,13 +12,15 @@ import orjson
 from aiohttp import BodyPartReader, web
 
 from gateway.errors import ApiError, json_response, object_body
-from gateway.handlers.common import page, propose, wait_after
+from gateway.handlers.common import job_id, page, propose, wait_after
 from gateway.keys import ARTIFACTS, FOLLOWER, SETTINGS
 from stream.clock import iso
 from stream.events import ProjectCreated, ProjectFailed
 from stream.projections.catalog import Project
 
 TEXT = ("target", "name", "metric", "association_id", "timestamp", "task", "positive_class", "drop_leakage")
+RANGES = {"seed": (0, 2**31 - 1), "gap_seconds": (0, 1e10), "minutes": (0.001, 1e6), "holdout": (0.05, 0.5)}
+SOURCES = ("http://", "https://", "s3://", "gs://", "abfs://")
 OPTIONS = frozenset({*TEXT, "minutes", "exclude", "holdout", "group", "weight", "seed", "mode", "gap_seconds"})
 
 
@@ -30,7 +32,7 @@ async def create(request: web.Request) -> web.Response:
         fields = await object_body(request, "source")
         path = await from_source(request, fields)
     options = options_of(fields)
-    project_id = uuid.uuid4().hex[:12]
+    project_id = job_id(request)
     name = str(fields.get("name") or options["target"])
     fact = ProjectCreated(project_id, name, path, options)
     _, position = await propose(request, fact)
@@ -41,7 +43,10 @@ async def read_form(request: web.Request) -> tuple[dict[str, Any], str]:
     """The form's fields; the file is streamed to the artifacts, named by its content."""
     fields: dict[str, Any] = {}
     path = ""
-    reader = await request.multipart()
+    try:
+        reader = await request.multipart()
+    except ValueError as error:
+        raise ApiError(422, "broken_form", f"the form cannot be read: {error}") from error
     spool = request.app[SETTINGS].data_dir / "uploads"
     await asyncio.to_thread(spool.mkdir, parents=True, exist_ok=True)
     while (part := await reader.next()) is not None:
@@ -81,6 +86,8 @@ async def from_source(request: web.Request, fields: dict[str, Any]) -> str:
 
     if not fields.get("target"):
         raise ApiError(422, "missing_field", "missing: target", [{"field": "target"}])
+    if not str(fields["source"]).startswith(SOURCES):
+        raise ApiError(422, "unsupported_source", f"source is a URL that begins with {', '.join(SOURCES)}")
     if fields.get("query"):
         raise ApiError(422, "unsupported_source", "sources with a query are not read yet; give the URL of a CSV or Parquet file")
     try:
@@ -109,11 +116,20 @@ def options_of(fields: dict[str, Any]) -> dict[str, Any]:
         for name, read in (("minutes", float), ("holdout", float), ("gap_seconds", float), ("seed", int)):
             if fields.get(name) not in (None, ""):
                 options[name] = read(fields[name])
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ApiError(422, "wrong_option", f"{name} must be a number") from error
-    if not 0.05 <= options.get("holdout", 0.2) <= 0.5:  # noqa: PLR2004
-        raise ApiError(422, "wrong_option", "holdout is between 0.05 and 0.5")
+    for name, (low, high) in RANGES.items():
+        if not low <= options.get(name, low) <= high:
+            raise ApiError(422, "wrong_option", f"{name} is between {low:g} and {high:g}")
+    for name in ("group", "weight"):
+        if fields.get(name):
+            raise ApiError(422, "unsupported_option", f"{name} is not taken into account yet: leave it out")
+    if fields.get("mode", "auto") not in {"quick", "auto", "comprehensive"}:
+        raise ApiError(422, "wrong_option", "mode is quick, auto or comprehensive")
+    options["mode"] = str(fields.get("mode", "auto"))
     exclude = fields.get("exclude") or []
+    if not isinstance(exclude, str | list):
+        raise ApiError(422, "wrong_option", "exclude is a list of column names")
     options["exclude"] = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
     return options
 

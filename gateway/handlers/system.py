@@ -90,7 +90,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def events(request: web.Request) -> web.Response:
-    """The audit trail, newest last, filtered by type, deployment and sequence."""
+    """The audit trail, newest first (`order=oldest` turns it), filtered by type, deployment and sequence."""
     await wait_after(request)
     query = request.query
     parts = ["1"]
@@ -99,7 +99,7 @@ async def events(request: web.Request) -> web.Response:
     if query.get("deployment"):
         parts.append(f"deployment = {literal(query['deployment'])}")
     try:
-        start, limit = int(query.get("cursor") or "0"), min(int(query.get("limit", "100")), 1000)
+        start, limit = int(query.get("cursor") or "0"), min(max(int(query.get("limit", "100")), 1), 1000)
     except ValueError as error:
         raise ApiError(422, "wrong_cursor", "limit and cursor are numbers") from error
     newest = query.get("order", "newest") != "oldest"

@@ -20,4 +20,6 @@ REPOSITORY: tuple[Blueprint, ...] = (
     NeuralNetwork(),
 )
 
-__all__ = ["REPOSITORY", "Blueprint"]
+QUICK = tuple(b for b in REPOSITORY if b.name in {"constant", "linear_strong", "lightgbm", "extra_trees"})
+
+__all__ = ["QUICK", "REPOSITORY", "Blueprint"]

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from models.autopilot import Progress, Result, run
+from models.blueprints import QUICK, REPOSITORY
 from models.errors import ModelsError
 from models.packaging import features_json, save_all
 from models.preparation import Options
@@ -34,7 +35,7 @@ def work(artifacts_url: str, project_id: str, file: str, options: dict[str, Any]
     try:
         table = read_table(artifacts.read(file), options.get("target", ""))
         chosen = options_from(options)
-        for step in run(table, chosen):
+        for step in run(table, chosen, QUICK if options.get("mode") == "quick" else REPOSITORY):
             if isinstance(step, Result):
                 out.put({"kind": "progress", "share": 0.92, "message": f"packaging {len(step.entries)} models"})
                 models = save_all(Registry(artifacts), table, step, chosen, {"project_id": project_id, "data": file})

@@ -48,6 +48,9 @@ PREDICT = "/v1/deployments/sandbox/predictions"
         (b'{"rows": [{}], "association_ids": [""]}', "application/json", (422, "wrong_type")),
         (b'{"rows": [{}], "timestamps": ["yesterday"]}', "application/json", (422, "wrong_time")),
         (b'{"rows": [{"hour": NaN}]}', "application/json", (400, "broken_json")),
+        (b'{"rows": [{}], "timestamps": [1e13]}', "application/json", (422, "wrong_time")),
+        (b'{"rows": [{}], "timestamps": ["1066-10-14"]}', "application/json", (422, "wrong_time")),
+        (b'{"rows": [7, "x"], "timestamps": [1, 2]}', "application/json", (422, "wrong_type")),
         (b"hour,hour\n1,2\n", "text/csv", (422, "duplicate_columns")),
         (b"", "text/csv", (422, "broken_csv")),
     ],
@@ -105,10 +108,23 @@ def test_the_same_idempotency_key_is_the_same_write(system, deployed):
     assert created == [201, 201]
 
 
+def test_a_retried_job_is_the_same_job(system, deployed):
+    body = json.dumps({"model_id": deployed[1], "from": "2013-01-01", "to": "2013-01-02"}).encode()
+    ids = {raw(system, "POST", "/v1/deployments/sandbox/replays", body, **{"Idempotency-Key": "r1"})[1]["replay_id"] for _ in range(2)}
+    assert len(ids) == 1
+
+
+def test_an_empty_cell_of_a_csv_is_no_retraction(system, deployed):
+    answer = raw(system, "POST", "/v1/deployments/sandbox/actuals", b"association_id,actual\nz1,true\nz2,\n", "text/csv")
+    assert (answer[0], answer[1]["accepted"], answer[1]["rejected"][0]["row"]) == (202, 1, 1)
+
+
 def test_the_request_id_is_taken_or_made_and_returned(system, deployed):
     _, body, headers = raw(system, "POST", PREDICT, b'[{"hour": 1}]', **{"X-Request-ID": "mine-1"})
     assert body["request_id"] == headers["X-Request-ID"] == "mine-1"
     assert raw(system, "POST", PREDICT, b"{", **{"X-Request-ID": "mine-2"})[2]["X-Request-ID"] == "mine-2"
+    assert raw(system, "POST", PREDICT, b'[{"hour": 1}]', **{"X-Request-ID": "b\xe4d \xff"})[0] == 200
+    assert raw(system, "GET", "/v1/models", b"", **{"X-Request-ID": "mine-3"})[2]["X-Request-ID"] == "mine-3"
 
 
 @pytest.mark.parametrize(
@@ -135,10 +151,14 @@ def test_the_request_id_is_taken_or_made_and_returned(system, deployed):
         ("POST", "/v1/deployments/sandbox/actuals", b"{}", (422, "wrong_type")),
         ("POST", "/v1/deployments/sandbox/actuals", b'{"actuals": []}', (422, "no_rows")),
         ("POST", "/v1/projects", b'{"target": "y"}', (422, "missing_field")),
+        ("POST", "/v1/projects", b'{"target": "y", "source": "file:///etc/passwd"}', (422, "unsupported_source")),
+        ("POST", "/v1/deployments/sandbox/challengers", b'{"model_id": "MODEL", "fraction": "nan"}', (422, "wrong_fraction")),
+        ("POST", "/v1/deployments/sandbox/retraining", b'{"cut_off": 1e300}', (422, "wrong_type")),
+        ("GET", "/v1/events?limit=x", b"", (422, "wrong_cursor")),
     ],
 )
 def test_every_refusal_has_the_one_shape(system, deployed, method, path, body, expected):
-    assert error_of(raw(system, method, path, body)) == expected
+    assert error_of(raw(system, method, path, body.replace(b"MODEL", deployed[1].encode()))) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The worker's cycle against a real log: every event counts once, whatever comes in whatever order."""
 
+import asyncio
 import random
 import uuid
 
@@ -16,11 +17,16 @@ from models.registry import Artifacts, Registry
 from models.table import from_rows
 from stream import events
 from stream.batches import actual_batches, decode, prediction_batches
-from stream.control import Recorder
-from stream.engine import Engine, Raw
-from stream.errors import Malformed
+from stream.broker import Message
+from stream.clickhouse import EventLog
+from stream.control import Follower, Recorder
+from stream.courier import Courier
+from stream.dead_letters import DeadLetters
+from stream.engine import Engine, Raw, split
+from stream.errors import Malformed, NotYet, Refused
 from stream.events import Event
 from stream.projections.catalog import Catalog
+from stream.publisher import Publisher
 
 MINUTE = 60_000_000
 T0 = 1_760_000_000_000_000
@@ -211,3 +217,113 @@ def test_the_recorder_appends_what_the_fold_accepts_once_and_chains_it(front):
     rows = front.reader.rows("SELECT sequence, hash FROM events ORDER BY sequence")
     assert [r["sequence"] for r in rows] == list(range(1, before + 4))
     assert len({r["hash"] for r in rows}) == len(rows)
+
+
+class Sink:
+    """A producer that keeps what it is given."""
+
+    def __init__(self):
+        self.sent = []
+
+    async def send(self, topic, values, partition=None, key=None):
+        self.sent.extend((topic, v) for v in values)
+
+
+def test_a_command_that_was_refused_stays_refused_after_a_restart(front, tmp_path):
+    a, b = uuid.uuid4().hex * 2, uuid.uuid4().hex * 2
+    name = f"d{uuid.uuid4().hex[:8]}"
+
+    def model(m):
+        return Event(uuid.uuid4().hex, 1, "t", "", events.ModelRegistered(m, "p", "linear", "binary", "y", "log_loss", {}))
+
+    def change(m):
+        return Event(uuid.uuid4().hex, 1, "t", name, events.ChampionChanged(m, "why"))
+
+    topic = [model(a), model(b), Event(uuid.uuid4().hex, 1, "t", name, events.DeploymentCreated(a)), change(a), change(b)]
+    for proposal in topic:  # the second last is refused: it is champion already
+        Recorder(front.writer).record([proposal])
+    live = Follower("", None, front.reader)
+    asyncio.run(live._load_log())
+    for proposal in topic:
+        live._take(proposal)
+    assert live.catalog.deployments[name].now.champion == b
+    assert len(live.catalog.deployments[name].versions) == 2
+    assert Recorder(front.writer).record(topic) == 0, "nor does the log take it a second time"
+    cached = Follower("", None, EventLog("http://127.0.0.1:9"), tmp_path / "cache")
+    for proposal in topic:
+        cached._take(proposal)
+    again = Follower("", None, EventLog("http://127.0.0.1:9"), tmp_path / "cache")
+    again._load_cache()
+    for proposal in topic:
+        again._take(proposal)
+    assert again.catalog == cached.catalog
+
+
+def test_an_event_that_cannot_be_applied_is_refused_and_not_fatal(front):
+    follower = Follower("", None, front.reader)
+    follower._take(Event("x", 1, "t", "nowhere", events.ChallengerAdded("m" * 64, None)))
+    assert isinstance(follower._seen["x"], Refused)
+    with pytest.raises(Malformed, match="fraction"):
+        events.decode(b'{"event_id":"1","type":"challenger_added","occurred_at":1,"actor":"a","deployment":"d","payload":{"model_id":"m","fraction":null}}')
+
+
+def test_a_record_that_cannot_be_encoded_is_put_aside_alone(world, tmp_path):
+    async def publish():
+        sink = Sink()
+        publisher = Publisher(tmp_path / "journal", sink, world.front.reader, partitions=1, most=1 << 20, fsync=False)
+        records = world.requests(3)
+        records[1]["ts"] = [1 << 80] * 3
+        await publisher._send(records, world.journal)
+        return [v for topic, v in sink.sent if topic == "predictions"], [topic for topic, _ in sink.sent]
+
+    messages, topics = asyncio.run(publish())
+    assert "champion.dead-letters" in topics
+    engine = world.new_engine()
+    engine.cycle([Raw("predictions", world.partition, k, m) for k, m in enumerate(messages)])
+    assert world.sql("SELECT count() AS n FROM predictions WHERE $d AND role = 'champion'") == [{"n": 6}]
+    assert world.sql(f"SELECT sequence FROM log_progress WHERE source = '{world.journal}/{world.partition}'") == [{"sequence": 3}]
+
+
+def test_whole_numbers_beyond_a_doubles_precision_are_taken(world):
+    records = world.requests(1, rows_each=2)
+    records[0]["rows"][0]["big"] = 2**63 + 1
+    records[0]["rows"][1]["big"] = None
+    world.new_engine().cycle(world.raws(records))
+    rows = world.sql("SELECT features_num['big'] AS b FROM predictions WHERE $d AND role = 'champion' ORDER BY event_id LIMIT 1")
+    assert float(rows[0]["b"]) == float(2**63 + 1)
+
+
+def test_a_message_of_many_records_is_split_by_record(world):
+    raws = split(world.raws(world.requests(5))[0])
+    assert [decode(r.value).sequences.tolist() for r in raws] == [[k] * 3 for k in range(1, 6)]
+
+
+def test_a_worker_that_has_not_read_a_version_yet_waits_for_it(world):
+    records = world.requests(2)
+    for record in records:
+        record["v"] = 99
+    engine = world.new_engine()
+    with pytest.raises(NotYet):
+        engine.cycle(world.raws(records))
+    engine.patient = False
+    engine.cycle(world.raws(records))
+    assert world.sql("SELECT role, count() AS n FROM predictions WHERE $d GROUP BY role") == [{"role": "champion", "n": 6}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"[]", b"{", b'{"deployment": "d"}', b'{"deployment": 5, "association_id": "a", "actual": 1}', b'{"deployment": "d", "association_id": "a", "actual": [1]}',
+     b'{"deployment": "d", "association_id": "a", "actual": 1, "timestamp": 1e13}', b'{"deployment": "d", "association_id": "a", "actual": 1, "timestamp": "1066-10-14"}',
+     b'{"deployment": "d", "association_id": "", "actual": 1}', b"\xff\xfe"],
+)
+def test_the_courier_puts_a_bad_actual_aside_and_carries_the_others(value):
+    async def carry():
+        sink = Sink()
+        courier = Courier(sink, DeadLetters(sink, "t"), 4)
+        good = b'{"deployment": "d", "association_id": "a", "actual": true}'
+        await courier.carry("c", [Message("actuals", 0, 0, 1_700_000_000_000, value), Message("actuals", 0, 1, 1_700_000_000_000, good), Message("actuals", 0, 2, 10**19, good)])
+        return courier.carried, [t for t, _ in sink.sent]
+
+    carried, topics = asyncio.run(carry())
+    assert carried == 1
+    assert topics.count("champion.dead-letters") == 2
