@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,14 @@ import pyarrow.compute as pc
 
 from models.errors import DataError
 from models.leakage import leakage_levels, single_feature_score
+from models.report import FeatureReport, column_for_score, ranked
 from models.schema import MAX_LEVELS, Feature, Target
-from models.table import Table, plain_text
-from models.types import Floats, Ints, Kind, Leakage, Objects, TaskType, label_text
+from models.table import Table
+from models.types import Floats, Ints, Kind, Objects, TaskType, label_text
 
 SAMPLE = 30_000
 DISGUISED_NUMBERS = (-999.0, -9999.0, 999999.0, -99999.0)
 MULTICLASS_MOST = 100
-
-
-@dataclass(frozen=True)
-class FeatureReport:
-    """What the analysis found out about one column."""
-
-    name: str
-    kind: Kind
-    missing: float
-    unique: int
-    importance: float = 0.0
-    leakage: Leakage = "none"
-    reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    summary: dict[str, Any] = field(default_factory=dict)
-    associated: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,13 +194,6 @@ def numeric_summary(numbers: Floats) -> tuple[dict[str, Any], list[str]]:
     }, warnings
 
 
-def column_for_score(table: Table, report: FeatureReport) -> Any:
-    """A column as numbers, or as text codes for categories."""
-    if report.kind in {"numeric", "boolean"} or (report.kind == "id" and table.is_numeric(report.name)):
-        return table.numbers(report.name)
-    return table.texts(report.name)
-
-
 def with_associations(small: Table, reports: list[FeatureReport]) -> list[FeatureReport]:
     """Each column's strongest associations with others, and which repeat an earlier one."""
     codes = {r.name: ranked(column_for_score(small, r)) for r in reports if r.kind not in {"constant", "date", "text", "id"}}
@@ -236,16 +214,6 @@ def with_associations(small: Table, reports: list[FeatureReport]) -> list[Featur
             report = replace(report, associated=pairs, warnings=notes)  # noqa: PLW2901
         done.append(report)
     return done
-
-
-def ranked(values: Any) -> Floats:
-    """Numbers as average ranks; texts as level codes; missing is a value of its own."""
-    if values.dtype == object:
-        _, codes = np.unique(np.array([plain_text(v) or "" for v in values]), return_inverse=True)
-        return codes.astype(np.float64)
-    filled = np.where(np.isnan(values), np.nanmin(values) - 1 if np.isfinite(values).any() else 0.0, values)
-    _, inverse, counts = np.unique(filled, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2.0)[inverse])
 
 
 def association(a: Floats, b: Floats, kind_a: str, kind_b: str) -> float:

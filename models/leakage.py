@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from models.metrics import auc_of
+from models.report import FeatureReport, column_for_score, ranked
 from models.schema import Target
 from models.table import Table
 from models.types import Floats, Leakage
-
-if TYPE_CHECKING:
-    from models.analysis import FeatureReport
 
 FOLDS = 5
 LEAVES = 32
@@ -85,8 +83,6 @@ def leakage_levels(
     labelled: Any,
 ) -> list[FeatureReport]:
     """Give each report its leakage level and the rules that found it."""
-    from models.analysis import column_for_score
-
     columns = {r.name: column_for_score(small, r) for r in reports if r.kind not in {"constant", "date", "text"}}
     grouped = group_leak(columns, reports, target, y)
     done = []
@@ -160,8 +156,6 @@ def stands_out(report: FeatureReport, reports: list[FeatureReport], columns: dic
 
 def rank_correlation(a: Any, b: Any) -> float:
     """Spearman's coefficient; texts are ordered by their spelling."""
-    from models.analysis import ranked
-
     x, z = ranked(a), ranked(b)
     if x.std() == 0 or z.std() == 0:
         return 0.0

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from models.analysis import Analysis, FeatureReport, analyze, as_feature
+from models.analysis import Analysis, analyze, as_feature
 from models.errors import DataError
 from models.metrics import default_metric, metrics_of
 from models.partition import TIME_AUC, Partition, make_partition, time_index_auc, too_few_days
+from models.report import FeatureReport
 from models.schema import Schema
 from models.table import Table
 from models.types import INPUT_KINDS, Floats, Ints, TaskType, label_text

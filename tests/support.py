@@ -1,6 +1,7 @@
 """Starting and stopping real parts, on ports of their own."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -94,3 +95,16 @@ def launch(folder, environment):
             logs = "".join(p.read_text()[-1500:] for p in (folder / "logs").glob("*.log"))
             raise AssertionError(f"the system did not start: {logs}")
         time.sleep(0.1)
+
+
+def deploy_small(system, folder):
+    """Train on 400 made-up rows; deploy the linear model as `d` with LightGBM in the shadow."""
+    rng = random.Random(0)
+    rows = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(400)]
+    file = folder / "train.csv"
+    file.write_text("\n".join(["x,z,y", *(f"{x:.4f},{z:.4f},{int(x + rng.gauss(0, 0.5) > 0)}" for x, z in rows)]))
+    project = system.api.create_project(file, "y")
+    assert system.api.wait_for_project(project)["state"] == "completed"
+    models = {m["blueprint"]: m["model_id"] for m in system.api.get(f"/v1/projects/{project}/leaderboard")["models"]}
+    system.api.post("/v1/deployments", {"name": "d", "model_id": models["linear"]})
+    system.api.post("/v1/deployments/d/challengers", {"model_id": models["lightgbm"]})

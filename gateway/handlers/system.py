@@ -1,4 +1,4 @@
-"""Health, metrics, events, SQL, and the description of the interface itself."""
+"""Health, metrics, events and SQL."""
 
 from __future__ import annotations
 
@@ -125,19 +125,3 @@ async def sql(request: web.Request) -> web.Response:
         raise ApiError(422, "no_format", "leave out FORMAT: the answer is JSON")
     found = orjson.loads(await asyncio.to_thread(request.app[EVENT_LOG].raw, query, None, "JSON", {"output_format_json_quote_64bit_integers": 0}))
     return json_response({"columns": found["meta"], "rows": found["data"], "count": found["rows"], "statistics": found.get("statistics")})
-
-
-async def openapi(request: web.Request) -> web.Response:
-    """The interface as OpenAPI, made from the route table."""
-    from gateway.routes import openapi_document
-
-    del request
-    return json_response(openapi_document())
-
-
-async def docs(request: web.Request) -> web.Response:
-    """The interface for people."""
-    from gateway.routes import docs_page
-
-    del request
-    return web.Response(text=docs_page(), content_type="text/html")

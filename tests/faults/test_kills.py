@@ -10,7 +10,7 @@ import uuid
 import pytest
 
 from gateway.client import Client, Refusal
-from tests.support import launch, start_system, stop
+from tests.support import deploy_small, launch, start_system, stop
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,7 @@ def world(tmp_path_factory):
     """A system of its own with a small deployment and a challenger."""
     folder = tmp_path_factory.mktemp("faults")
     system = start_system(folder / "var")
-    rng = random.Random(0)
-    rows = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(400)]
-    file = folder / "train.csv"
-    file.write_text("\n".join(["x,z,y", *(f"{x:.4f},{z:.4f},{int(x + rng.gauss(0, 0.5) > 0)}" for x, z in rows)]))
-    project = system.api.create_project(file, "y")
-    assert system.api.wait_for_project(project)["state"] == "completed"
-    models = {m["blueprint"]: m["model_id"] for m in system.api.get(f"/v1/projects/{project}/leaderboard")["models"]}
-    system.api.post("/v1/deployments", {"name": "d", "model_id": models["linear"]})
-    system.api.post("/v1/deployments/d/challengers", {"model_id": models["lightgbm"]})
+    deploy_small(system, folder)
     yield system
     stop(system.process)
 

@@ -21,7 +21,7 @@ import pytest
 from gateway.client import Refusal
 from stream.broker import Producer
 from stream.topics import ACTUALS
-from tests.support import free_port, start_system, stop
+from tests.support import deploy_small, free_port, start_system, stop
 
 JARS = Path(__file__).parents[2] / ".venv" / "kafka"
 PRESENT = JARS.exists() and any(JARS.glob("kafka_2.13-*.jar")) and shutil.which("java") is not None
@@ -68,15 +68,7 @@ def kafka(tmp_path_factory):
 def world(kafka, tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     system = start_system(folder / "var", CHAMPION_KAFKA_URL=f"127.0.0.1:{kafka.port}")
-    rng = random.Random(0)
-    rows = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(400)]
-    file = folder / "train.csv"
-    file.write_text("\n".join(["x,z,y", *(f"{x:.4f},{z:.4f},{int(x + rng.gauss(0, 0.5) > 0)}" for x, z in rows)]))
-    project = system.api.create_project(file, "y")
-    assert system.api.wait_for_project(project)["state"] == "completed"
-    models = {m["blueprint"]: m["model_id"] for m in system.api.get(f"/v1/projects/{project}/leaderboard")["models"]}
-    system.api.post("/v1/deployments", {"name": "d", "model_id": models["linear"]})
-    system.api.post("/v1/deployments/d/challengers", {"model_id": models["lightgbm"]})
+    deploy_small(system, folder)
     yield system
     stop(system.process)
 

@@ -227,3 +227,11 @@ def test_openapi_describes_every_route_and_the_docs_name_it(system):
     assert "/v1/deployments/{d}/predictions" in paths
     assert all(path.split("{")[0] in docs for path in paths)
     assert "champion_requests_total" in system.api.text("/metrics")
+
+
+def test_a_deployment_without_a_single_request_answers_every_question(system, deployed):
+    system.api.post("/v1/deployments", {"name": "idle", "model_id": deployed[0]})
+    assert system.api.get("/v1/deployments/idle")["status"] == {"health": "unknown", "drift": "unknown", "accuracy": "unknown"}
+    for kind in ("service-health", "drift", "accuracy", "comparison", "humility"):
+        assert system.api.get(f"/v1/deployments/idle/{kind}")["buckets" if kind != "comparison" else "challengers"] == []
+    assert "No prediction has been made yet" in system.api.text("/deployments/idle")
