@@ -29,7 +29,8 @@ from stream.dead_letters import DeadLetters
 from stream.engine import Engine, Raw, Report, split
 from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected
 from stream.heartbeats import heartbeats
-from stream.queries import accuracy_totals
+from stream.monitoring import drift_answer
+from stream.queries import Window, accuracy_totals
 from stream.settings import Settings
 from stream.topics import ACTUALS, CONTROL, COURIERS, JOINABLE, MONITORING, PREDICTIONS, WORKERS
 
@@ -75,7 +76,8 @@ class Worker:
         self._letters = DeadLetters(self._producer, self.name)
         self._follower = Follower(settings.bootstrap, self._producer, self._log)
         self._recorder = Recorder(self._log)
-        self._engine = Engine(self._log, Registry(Artifacts(settings.artifacts)), self._follower)
+        self._registry = Registry(Artifacts(settings.artifacts))
+        self._engine = Engine(self._log, self._registry, self._follower)
         self._courier = Courier(self._producer, self._letters, settings.partitions)
         self._inbox: asyncio.Queue[tuple[list[Raw], asyncio.Future[None]]] = asyncio.Queue()
         self._stale = False
@@ -244,15 +246,25 @@ class Worker:
         await heartbeats(self._log, "worker", self.name, detail)
 
     async def tell(self) -> None:
-        """Publish the accuracy of the deployments that changed to `monitoring`."""
+        """Publish drift and accuracy of the deployments that changed to `monitoring`."""
         while True:
             await asyncio.sleep(TELL_EVERY)
             touched, self._touched = self._touched, set()
             for deployment in sorted(touched):
                 with contextlib.suppress(LogUnavailable, QueryRejected, BrokerUnavailable):
-                    found = await asyncio.to_thread(accuracy_totals, self._log, deployment)
-                    message = {"kind": "accuracy", "deployment": deployment, "at": now_us(), "models": found}
-                    await self._producer.send(MONITORING, [orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)], 0, deployment.encode())
+                    messages = await asyncio.to_thread(self._results, deployment)
+                    await self._producer.send(MONITORING, messages, 0, deployment.encode())
+
+    def _results(self, deployment: str) -> list[bytes]:
+        """A deployment's results since it began, as messages."""
+        results: list[dict[str, Any]] = [{"kind": "accuracy", "models": accuracy_totals(self._log, deployment)}]
+        known = self._follower.catalog.deployments.get(deployment)
+        if known is not None:
+            found = drift_answer(self._log, self._registry, Window(deployment), known.now.champion)
+            variables = [*found["totals"]["features"], found["totals"]["prediction"]]
+            brief = [{k: v[k] for k in ("name", "psi", "status", "importance", "rows")} for v in variables]
+            results.append({"kind": "drift", "model_id": found["model_id"], "status": found["status"], "variables": brief})
+        return [orjson.dumps({**r, "deployment": deployment, "at": now_us()}, option=orjson.OPT_SERIALIZE_NUMPY) for r in results]
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""

@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 from aiohttp import web
 
 from gateway.errors import json_response
 from gateway.handlers.common import moment, stamped, wait_after, window_of
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
-from models import drift as distances
-from models.baseline import Baseline
-from models.metrics import METRICS, score_all
-from models.package import ModelPackage
-from models.registry import Registry
-from models.types import Status
 from stream import queries
-from stream.clickhouse import EventLog
-from stream.clock import iso
-from stream.projections.catalog import Catalog
-from stream.queries import Window
-
-LEAST_MATCHED = 100
-WARNING, FAILING = 0.05, 0.10
-T_4_95 = 2.7764451051977987  # 97.5 % quantile of Student's t with 4 degrees of freedom
-BLOCKS = 5
-LOADED: dict[str, ModelPackage] = {}
-
-
-def package_of(registry: Registry, model_id: str) -> ModelPackage:
-    """A package, loaded once a process."""
-    if model_id not in LOADED:
-        LOADED[model_id] = registry.load(model_id)
-    return LOADED[model_id]
+from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
 
 
 async def service_health(request: web.Request) -> web.Response:
@@ -55,60 +31,6 @@ async def drift(request: web.Request) -> web.Response:
     return await stamped(request, await asyncio.to_thread(drift_answer, app[EVENT_LOG], app[REGISTRY], window, model_id))
 
 
-def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str) -> dict[str, Any]:
-    """Totals by feature and buckets over time, of one baseline."""
-    package = package_of(registry, model_id)
-    baseline, importance = package.baseline, package.metadata["importance"]
-    sql, rows = queries.drift_counts(log, window, model_id)
-    total = np.zeros(baseline.size, dtype=np.int64)
-    buckets = []
-    for row in rows:
-        counts = np.array(row["counts"], dtype=np.int64)
-        total += counts
-        parts = variables(baseline, counts, importance)
-        buckets.append(
-            {
-                "at": iso(row["at"] * 1_000_000),
-                "rows": int(sum(baseline.split(counts)[-1][1])),
-                "features": {p["name"]: p["psi"] for p in parts[:-1]},
-                "prediction": parts[-1]["psi"],
-                "status": distances.worst([p["status"] for p in parts]),
-            }
-        )
-    parts = variables(baseline, total, importance)
-    features, prediction = parts[:-1], parts[-1]
-    for part in parts:
-        part.update(detail(baseline, total, part["name"]))
-    return {
-        "model_id": model_id,
-        "baseline_id": model_id,
-        "totals": {"rows": prediction["rows"], "features": features, "prediction": prediction},
-        "buckets": buckets,
-        "unused": list(package.schema.unused),
-        "status": distances.worst([p["status"] for p in parts]),
-        "sql": sql,
-    }
-
-
-def variables(baseline: Baseline, counts: Any, importance: dict[str, float]) -> list[dict[str, Any]]:
-    """PSI and status of each variable, the prediction last."""
-    out = []
-    size = len(baseline.features)
-    for bins, found in baseline.split(counts):
-        reference, production = bins.merged(bins.reference), bins.merged(found)
-        value = distances.psi(reference, production) if production.sum() else None
-        status: Status = distances.status_of(value, reference, production, size) if value is not None else "unknown"
-        out.append({"name": bins.name, "psi": value, "status": status, "importance": importance.get(bins.name), "rows": int(production.sum())})
-    return out
-
-
-def detail(baseline: Baseline, counts: Any, name: str) -> dict[str, Any]:
-    """The bins of one variable, as they were counted and as shares."""
-    bins, found = next((b, c) for b, c in baseline.split(counts) if b.name == name)
-    pairs = zip(bins.labels, bins.reference, found.tolist(), strict=True)
-    return {"kind": bins.kind, "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges)}
-
-
 async def accuracy(request: web.Request) -> web.Response:
     """All metrics on the matched rows as served, or of one model by `model_id=`."""
     await wait_after(request)
@@ -120,64 +42,6 @@ async def accuracy(request: web.Request) -> web.Response:
     return await stamped(request, await asyncio.to_thread(accuracy_answer, app[EVENT_LOG], app[REGISTRY], catalog, window, as_of))
 
 
-def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, as_of: int | None = None) -> dict[str, Any]:
-    """Totals, buckets, status against the baseline from the holdout."""
-    deployment = catalog.deployment(window.deployment)
-    package = package_of(registry, window.model_id or deployment.now.champion)
-    target = package.schema.target
-    roles = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
-    sql, table = queries.outcome_rows(log, window, roles=roles, as_of=as_of)
-    rows = queries.scored(table, target.task, lambda m: package_of(registry, m).schema.target.classes, target.classes)
-    values = queries.finite(score_all(target.task, rows.y, rows.p))
-    blocks = block_values(rows) if len(rows.y) >= LEAST_MATCHED else {}
-    baseline = package.metadata["metrics"]
-    metrics = {}
-    for name, value in values.items():
-        metrics[name] = {"value": value, "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
-    main = package.metadata["metric"]
-    whole = queries.count_rows(log, window, roles=roles, as_of=as_of)
-    counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows}
-    return {
-        "model_id": window.model_id or None,
-        "metric": main,
-        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen},
-        "buckets": queries.metrics_by_bucket(rows),
-        "status": metrics[main]["status"],
-        "sql": sql,
-    }
-
-
-def block_values(rows: queries.Scored) -> dict[str, list[float]]:
-    """Each metric in five contiguous blocks of equal time; nothing where a block has no rows."""
-    found: dict[str, list[float]] = {}
-    for part in blocks_of(rows.times):
-        for name, value in score_all(rows.task, rows.y[part], rows.p[part]).items():
-            found.setdefault(name, []).append(value)
-    return found
-
-
-def blocks_of(times: Any) -> list[Any]:
-    """Row positions in five contiguous blocks of equal time; none where one would be empty."""
-    if not len(times):
-        return []
-    edges = np.linspace(times.min(), times.max(), BLOCKS + 1)[1:-1]
-    place = np.searchsorted(edges, times, side="right")
-    parts = [np.nonzero(place == k)[0] for k in range(BLOCKS)]
-    return parts if all(len(p) for p in parts) else []
-
-
-def metric_status(name: str, value: float | None, baseline: float | None, blocks: list[float] | None, count: int) -> Status:
-    """Warning from 5 %, failing from 10 % worse, where the five-block interval excludes the baseline too."""
-    if value is None or baseline is None or count < LEAST_MATCHED or not blocks or not np.all(np.isfinite(blocks)):
-        return "unknown"
-    sign = 1.0 if METRICS[name].higher_is_better else -1.0
-    worse = sign * (baseline - value) / max(abs(baseline), 1e-12)
-    half = T_4_95 * float(np.std(blocks, ddof=1)) / np.sqrt(BLOCKS)
-    if worse < WARNING or abs(float(np.mean(blocks)) - baseline) <= half:
-        return "passing"
-    return "failing" if worse >= FAILING else "warning"
-
-
 async def comparison(request: web.Request) -> web.Response:
     """Champion against challengers on identical matched rows, in five blocks of time."""
     await wait_after(request)
@@ -186,50 +50,6 @@ async def comparison(request: web.Request) -> web.Response:
     deployment = catalog.deployment(request.match_info["d"])
     window = replace(window_of(request, deployment.name), model_id="")
     return await stamped(request, await asyncio.to_thread(comparison_answer, app[EVENT_LOG], app[REGISTRY], catalog, window))
-
-
-def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window) -> dict[str, Any]:
-    """Each challenger's difference to the champion: mean, 95 % interval by Student's t over five blocks."""
-    deployment = catalog.deployment(window.deployment)
-    champion = deployment.now.champion
-    package = package_of(registry, champion)
-    target = package.schema.target
-    sql, table = queries.outcome_rows(log, window, roles="role IN ('champion', 'challenger')")
-    rows = queries.scored(table, target.task, lambda m: package_of(registry, m).schema.target.classes, target.classes)
-    mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
-    compared = []
-    for model_id, _ in deployment.now.challengers:
-        theirs = np.nonzero(rows.models == model_id)[0]
-        pairs = [(mine[i], k) for k, i in zip(theirs.tolist(), rows.ids[theirs].tolist(), strict=True) if i in mine]
-        a = np.array([p[0] for p in pairs], dtype=np.int64)
-        b = np.array([p[1] for p in pairs], dtype=np.int64)
-        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "rows": len(pairs), "metrics": paired(rows, a, b)})
-    return {"champion": champion, "metric": package.metadata["metric"], "challengers": compared, "sql": sql, "status": "unknown" if not compared else "passing"}
-
-
-def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
-    """Champion (a) and challenger (b) on the same rows."""
-    if not len(a):
-        return {}
-    first, second = score_all(rows.task, rows.y[a], rows.p[a]), score_all(rows.task, rows.y[b], rows.p[b])
-    differences: dict[str, list[float]] = {}
-    if len(a) >= LEAST_MATCHED:
-        for part in blocks_of(rows.times[a]):
-            x = score_all(rows.task, rows.y[a[part]], rows.p[a[part]])
-            z = score_all(rows.task, rows.y[b[part]], rows.p[b[part]])
-            for name in x:
-                differences.setdefault(name, []).append(z[name] - x[name])
-    out = {}
-    for name in first:
-        blocks = differences.get(name, [])
-        entry: dict[str, Any] = {"champion": first[name], "challenger": second[name], "difference": second[name] - first[name]}
-        if blocks and np.all(np.isfinite(blocks)):
-            half = T_4_95 * float(np.std(blocks, ddof=1)) / np.sqrt(BLOCKS)
-            mean = float(np.mean(blocks))
-            better = mean if METRICS[name].higher_is_better else -mean
-            entry |= {"interval": [mean - half, mean + half], "better": bool(better > half)}
-        out[name] = entry
-    return out
 
 
 async def humility(request: web.Request) -> web.Response:

@@ -8,10 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.handlers.monitoring import accuracy_answer, drift_answer
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
 from stream import queries
 from stream.errors import LogUnavailable, QueryRejected
+from stream.monitoring import accuracy_answer, drift_answer
 from stream.queries import BUCKETS, Window
 
 FRESH = 3.0

@@ -12,7 +12,6 @@ import orjson
 from aiohttp import web
 
 from gateway.handlers.deployments import deployment_json
-from gateway.handlers.monitoring import accuracy_answer, comparison_answer, drift_answer
 from gateway.handlers.projects import project_json
 from gateway.handlers.status import glance
 from gateway.handlers.system import parts_of
@@ -22,6 +21,7 @@ from gateway.snippets import snippet_of
 from models.metrics import METRICS
 from stream import queries
 from stream.clickhouse import EventLog
+from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, package_of
 from stream.queries import BUCKETS, Window
 
 STATIC = Path(__file__).parent / "static"
@@ -122,8 +122,6 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str) ->
 
 def registry_schema(app: web.Application, found: dict[str, Any]) -> Any:
     """The champion's inputs."""
-    from gateway.handlers.monitoring import package_of
-
     return package_of(app[REGISTRY], found["champion"]["model_id"]).schema.features
 
 

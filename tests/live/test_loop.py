@@ -12,8 +12,8 @@ import numpy as np
 import orjson
 import pytest
 
-from stream.broker import Producer
-from stream.topics import ACTUALS
+from stream.broker import CaughtUp, Producer, follow
+from stream.topics import ACTUALS, MONITORING
 from tests import independent
 
 
@@ -104,6 +104,21 @@ def test_accuracy_as_known_before_any_actual_is_empty(system, streamed):
     now = system.api.get("/v1/deployments/flights/accuracy", as_of="2100-01-01")
     assert sum(b["rows"] for b in then["buckets"]) == 0
     assert sum(b["rows"] for b in now["buckets"]) == len(streamed.late)
+
+
+def test_results_are_published_for_other_programs(system, streamed, deployed):
+    async def read():
+        async for found in follow(f"127.0.0.1:{system.environment['CHAMPION_BROKER_PORT']}", MONITORING):
+            if isinstance(found, CaughtUp):
+                break
+            seen.extend(orjson.loads(m.value) for m in found)
+
+    seen, end = [], time.monotonic() + 20
+    while {m["kind"] for m in seen if m["deployment"] == "flights"} != {"accuracy", "drift"} and time.monotonic() < end:
+        seen = []
+        asyncio.run(read())
+    drift = [m for m in seen if m["kind"] == "drift" and m["deployment"] == "flights"][-1]
+    assert {v["name"] for v in drift["variables"]} >= {"hour", "carrier", "prediction"}
 
 
 def test_the_bad_messages_are_dead_letters_with_their_reasons(system, streamed):
