@@ -72,6 +72,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/deployments/{d}/drift", monitoring.drift, "drift of inputs and prediction", "monitoring"),
     Route("GET", "/v1/deployments/{d}/accuracy", monitoring.accuracy, "metrics on matched rows", "monitoring"),
     Route("GET", "/v1/deployments/{d}/comparison", monitoring.comparison, "champion against challengers", "monitoring"),
+    Route("GET", "/v1/deployments/{d}/verify", monitoring.proof, "rebuild every number and compare", "monitoring"),
     Route("GET", "/v1/deployments/{d}/humility", monitoring.humility, "hits of humility rules", "monitoring"),
     Route("GET", "/v1/events", system.events, "the audit trail", "events"),
     Route("POST", "/v1/sql", system.sql, "read-only SQL over the event log", "events"),

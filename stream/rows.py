@@ -91,6 +91,30 @@ def empty_map(rows: int, kind: pa.DataType) -> pa.Array:
     return _map([], np.zeros((rows, 0), dtype=bool), pa.array([], kind))
 
 
+def of_map(maps: pa.MapArray, key: str, kind: pa.DataType) -> pa.Array:
+    """The value of one key a row, null where it is absent."""
+    keys = maps.keys
+    if pa.types.is_dictionary(keys.type):
+        keys = keys.dictionary_decode()
+    offsets = maps.offsets.to_numpy()
+    at = np.nonzero(pc.equal(keys, key).to_numpy(zero_copy_only=False))[0] + 0
+    row = np.searchsorted(offsets, at + (offsets[0] if len(offsets) else 0), side="right") - 1
+    place = np.full(len(maps), -1, dtype=np.int64)
+    place[row] = at
+    index = pa.array(place, mask=place < 0)
+    return pc.cast(maps.items.take(index), kind)
+
+
+def columns_of_maps(table: pa.Table) -> dict[str, pa.Array]:
+    """The log's two maps as `n:` and `c:` columns again."""
+    columns: dict[str, pa.Array] = {}
+    for prefix, name, kind in (("n:", "features_num", pa.float64()), ("c:", "features_cat", pa.string())):
+        maps = column(table, name)
+        keys = maps.keys.dictionary_decode() if pa.types.is_dictionary(maps.keys.type) else maps.keys
+        columns |= {prefix + key: of_map(maps, key, kind) for key in pc.unique(keys).to_pylist()}
+    return columns
+
+
 def event_ids(table: pa.Table) -> list[str]:
     """journal.partition.sequence.row: the identity of each prediction."""
     return [

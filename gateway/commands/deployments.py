@@ -126,6 +126,23 @@ def status(deployment: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("deployment", required=False)
+@AS_JSON
+def verify(deployment: str | None, as_json: bool) -> None:
+    """Rebuild every number from the log and compare it with the live one; exits 1 on a difference.
+
+    Example: champion verify flights
+    """
+    api = client()
+    names = [deployment] if deployment else [d["name"] for d in api.items("/v1/deployments")]
+    found = [api.get(f"/v1/deployments/{name}/verify") for name in names]
+    rows = [{"deployment": f["deployment"], "part": name, **{k: part.get(k) for k in ("rows", "rebuilt", "live", "equal")}} for f in found for name, part in f["parts"].items()]
+    show(found if as_json else rows, as_json)
+    if not all(f["equal"] for f in found):
+        raise SystemExit(1)
+
+
+@click.command()
 @click.argument("deployment")
 @window_options
 @AS_JSON

@@ -12,6 +12,7 @@ from gateway.handlers.common import moment, stamped, wait_after, window_of
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
 from stream import queries
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
+from stream.verify import verify
 
 
 async def service_health(request: web.Request) -> web.Response:
@@ -50,6 +51,14 @@ async def comparison(request: web.Request) -> web.Response:
     deployment = catalog.deployment(request.match_info["d"])
     window = replace(window_of(request, deployment.name), model_id="")
     return await stamped(request, await asyncio.to_thread(comparison_answer, app[EVENT_LOG], app[REGISTRY], catalog, window))
+
+
+async def proof(request: web.Request) -> web.Response:
+    """Every maintained number rebuilt from the log, beside the live one."""
+    await wait_after(request)
+    app = request.app
+    deployment = app[FOLLOWER].catalog.deployment(request.match_info["d"])
+    return json_response(await asyncio.to_thread(verify, app[EVENT_LOG], app[REGISTRY], deployment.name))
 
 
 async def humility(request: web.Request) -> web.Response:

@@ -6,19 +6,15 @@ replay that is done again changes nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models.package import ModelPackage
 from stream.association import literal
 from stream.batches import MOST_ROWS, encode
 from stream.broker import Producer
 from stream.clickhouse import EventLog
-from stream.jobs.training_set import of_map
-from stream.rows import outputs_of
+from stream.rows import base_of, columns_of_maps, outputs_of
 from stream.topics import PREDICTIONS, partition_of
 
 QUERY = """SELECT association_id, request_id, toUnixTimestamp64Micro(occurred_at) AS at, toUnixTimestamp64Micro(recorded_at) AS recorded,
@@ -46,21 +42,9 @@ async def replay(log: EventLog, producer: Producer, package: ModelPackage, deplo
 def scored_message(part: pa.Table, package: ModelPackage, deployment: str, replay_id: str, source: str, sequence: int) -> bytes:
     """One message of replayed rows."""
     rows = part.num_rows
-    columns: dict[str, pa.Array] = {}
-    base: dict[str, Any] = {}
-    numbers, texts = part.column("features_num").combine_chunks(), part.column("features_cat").combine_chunks()
-    for prefix, maps, kind in (("n:", numbers, pa.float64()), ("c:", texts, pa.string())):
-        keys = maps.keys.dictionary_decode() if pa.types.is_dictionary(maps.keys.type) else maps.keys
-        for name in pc.unique(keys).to_pylist():
-            columns[prefix + name] = of_map(maps, name, kind)
-    for feature in package.schema.features:
-        order = ("c:", "n:") if feature.kind == "categorical" else ("n:", "c:")
-        for prefix in order:
-            if prefix + feature.name in columns:
-                base[feature.name] = columns[prefix + feature.name]
-                break
-    matrix = package.schema.encode_columns(base) if base else np.full((rows, len(package.schema.features)), np.nan)
-    outputs = outputs_of(package.schema.target, package.plan.predict(matrix))
+    columns = columns_of_maps(part)
+    table = pa.table({"row": pa.array(np.arange(rows)), **columns})
+    outputs = outputs_of(package.schema.target, package.plan.predict(base_of(package.schema, table)))
     columns |= {
         "sequence": pa.array(np.full(rows, sequence, dtype=np.int64)),
         "row": pa.array(np.arange(rows, dtype=np.int32)),

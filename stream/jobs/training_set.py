@@ -10,7 +10,6 @@ import hashlib
 import io
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
@@ -22,6 +21,7 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso
 from stream.errors import StreamError
+from stream.rows import of_map
 
 EVENT_TIME = "champion_event_time"
 
@@ -86,20 +86,6 @@ def with_columns(found: pa.Table, package: ModelPackage) -> pa.Table:
     actual = "actual_value" if target.task == "regression" else "actual_class"
     columns[target.name] = found.column(actual).combine_chunks()
     return pa.table(columns)
-
-
-def of_map(maps: pa.MapArray, key: str, kind: pa.DataType) -> pa.Array:
-    """The value of one key a row, null where it is absent."""
-    keys = maps.keys
-    if pa.types.is_dictionary(keys.type):
-        keys = keys.dictionary_decode()
-    offsets = maps.offsets.to_numpy()
-    at = np.nonzero(pc.equal(keys, key).to_numpy(zero_copy_only=False))[0] + 0
-    row = np.searchsorted(offsets, at + (offsets[0] if len(offsets) else 0), side="right") - 1
-    place = np.full(len(maps), -1, dtype=np.int64)
-    place[row] = at
-    index = pa.array(place, mask=place < 0)
-    return pc.cast(maps.items.take(index), kind)
 
 
 def aligned(original: pa.Table, table: pa.Table, package: ModelPackage, timestamp: str | None) -> pa.Table:

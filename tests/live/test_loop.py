@@ -5,6 +5,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -96,6 +98,15 @@ def test_accuracy_equals_an_independent_computation(system, streamed, deployed):
         assert totals["matched"] == len(frame)
         assert totals["metrics"]["log_loss"]["value"] == pytest.approx(independent.log_loss(frame, "true"), rel=1e-9)
         assert totals["metrics"]["accuracy"]["value"] == pytest.approx(float((frame.actual == frame.c).mean()), rel=1e-9)
+
+
+def test_verify_rebuilds_every_number_from_the_log(system, streamed, deployed):
+    found = system.api.get("/v1/deployments/flights/verify")
+    assert found["equal"], found
+    assert found["parts"]["drift"]["rows"] == len(streamed.rows)
+    assert found["parts"]["outcomes"]["rows"] == 3 * len(streamed.late)
+    done = subprocess.run([sys.executable, "-m", "gateway", "verify", "flights"], env={**os.environ, "CHAMPION_URL": f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_accuracy_as_known_before_any_actual_is_empty(system, streamed):
@@ -218,9 +229,6 @@ def test_a_deployment_shows_its_status(system, streamed):
 
 
 def test_a_second_up_on_the_same_folder_says_so_and_exits(system):
-    import subprocess
-    import sys
-
     ports = {f"CHAMPION_{n}PORT": str(45000 + k) for k, n in enumerate(("", "BROKER_", "EVENTLOG_"))}
     done = subprocess.run([sys.executable, "-m", "gateway", "up"], env={**os.environ, **system.environment, **ports}, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1

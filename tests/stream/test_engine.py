@@ -15,7 +15,7 @@ from models.packaging import save_all
 from models.preparation import Options
 from models.registry import Artifacts, Registry
 from models.table import from_rows
-from stream import events
+from stream import events, verify
 from stream.batches import actual_batches, decode, prediction_batches
 from stream.broker import Message
 from stream.clickhouse import EventLog
@@ -327,3 +327,15 @@ def test_the_courier_puts_a_bad_actual_aside_and_carries_the_others(value):
     carried, topics = asyncio.run(carry())
     assert carried == 1
     assert topics.count("champion.dead-letters") == 2
+
+
+def test_verify_finds_a_count_and_an_outcome_that_were_changed(world, trained):
+    engine = world.new_engine()
+    engine.cycle(world.raws(world.requests(8)) + world.actuals([("a0-0", "true", None, "v1"), ("a1-1", "false", None, "v2")], 50))
+    log, registry = world.front.writer, trained[0]
+    for part in (verify.drift(log, registry, world.name), verify.outcomes(log, world.name)):
+        assert part["equal"], part
+    log.command(f"INSERT INTO drift_log SELECT * REPLACE (version + 1 AS version, arrayMap(c -> c + 1, counts) AS counts) FROM drift_log WHERE deployment = '{world.name}' LIMIT 1")
+    assert not verify.drift(log, registry, world.name)["equal"]
+    log.command(f"INSERT INTO outcomes_log SELECT * REPLACE ('other' AS actual_class, rank + 1 AS rank) FROM outcomes_log WHERE deployment = '{world.name}' LIMIT 1")
+    assert not verify.outcomes(log, world.name)["equal"]
