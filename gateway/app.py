@@ -72,6 +72,7 @@ async def background(app: web.Application) -> AsyncIterator[None]:
         "journal_bytes": lambda: publisher.journal.bytes,
         "journal_waiting_records": lambda: publisher.waiting,
         "journal_failures": lambda: publisher.journal.failures,
+        "dead_letters": lambda: app[keys.FOLLOWER].catalog.dead_letters,
         "published_rows": lambda: publisher.sent_rows,
         "broker_connected": lambda: float(app[keys.PRODUCER].connected),
         "deployments_not_loaded": lambda: len(serving.missing),

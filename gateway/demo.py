@@ -36,6 +36,7 @@ from rich.table import Table
 from gateway.client import Client, Refusal
 from stream.broker import Producer
 from stream.clock import iso, parse_time
+from stream.position import position_text
 from stream.settings import Settings, read_settings
 from stream.topics import ACTUALS
 
@@ -336,7 +337,7 @@ def send(story: Story, deployment: str, rows: list[dict[str, Any]], batch: int, 
                 bar.advance(task, len(part))
 
         list(pool.map(one, range(0, len(rows), batch)))
-    return ",".join(f"{s}={n}" for s, n in positions.items())
+    return position_text(positions)
 
 
 def kill_worker(folder: Path) -> None:

@@ -61,12 +61,6 @@ class Bins:
         inner[-1] += counts[-2]
         return np.asarray(np.append(inner, counts[-1]), dtype=np.int64)
 
-    def merged_labels(self) -> list[str]:
-        """The labels that belong to `merged` counts."""
-        if self.kind == "categorical":
-            return list(self.labels)
-        return [*self.labels[1:-2], self.labels[-1]]
-
 
 @dataclass(frozen=True)
 class Baseline:

@@ -157,16 +157,3 @@ def flat(arrow: pa.Table) -> pa.Table:
         elif pa.types.is_null(kind):
             arrow = arrow.set_column(index, field.name, pc.cast(arrow.column(index), pa.float64()))
     return arrow
-
-
-def from_rows(rows: list[dict[str, Any]]) -> Table:
-    """A table from row dicts; a column with mixed types becomes text."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
-        try:
-            columns[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            columns[name] = pa.array([plain_text(v) for v in values], pa.string())
-    return checked(flat(pa.table(columns)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -148,8 +148,3 @@ def first_line(error: BaseException) -> str:
     text = str(error).strip()
     at = text.find("Code: ")
     return (text[at:] if at >= 0 else text).splitlines()[0][:2000] if text else type(error).__name__
-
-
-def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Row dicts as an Arrow table of a schema."""
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)

@@ -86,7 +86,9 @@ def detail(baseline: Baseline, counts: Any, name: str) -> dict[str, Any]:
     """The bins of one variable, as they were counted and as shares."""
     bins, found = next((b, c) for b, c in baseline.split(counts) if b.name == name)
     pairs = zip(bins.labels, bins.reference, found.tolist(), strict=True)
-    return {"kind": bins.kind, "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges)}
+    a, b = bins.merged(bins.reference), bins.merged(found)
+    others = {d.__name__: d(a, b) for d in (distances.jensen_shannon, distances.hellinger, distances.kl_divergence)} if b.sum() else {}
+    return {"kind": bins.kind, "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
 
 
 def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, as_of: int | None = None) -> dict[str, Any]:

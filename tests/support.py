@@ -10,7 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from gateway.client import Client, Refusal
+from models.table import checked, flat, plain_text
 from stream.clickhouse import EventLog
 
 KEY = "test-writer"
@@ -108,3 +111,16 @@ def deploy_small(system, folder):
     models = {m["blueprint"]: m["model_id"] for m in system.api.get(f"/v1/projects/{project}/leaderboard")["models"]}
     system.api.post("/v1/deployments", {"name": "d", "model_id": models["linear"]})
     system.api.post("/v1/deployments/d/challengers", {"model_id": models["lightgbm"]})
+
+
+def from_rows(rows):
+    """A table from row dicts; a column with mixed types becomes text."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[name] = pa.array([plain_text(v) for v in values], pa.string())
+    return checked(flat(pa.table(columns)))

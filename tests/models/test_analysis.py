@@ -10,7 +10,8 @@ from models.analysis import analyze
 from models.errors import DataError
 from models.partition import by_time, make_partition, too_few_days
 from models.preparation import Options, prepare
-from models.table import Table, from_rows, read_table
+from models.table import Table, read_table
+from tests.support import from_rows
 
 
 @pytest.fixture(scope="module")

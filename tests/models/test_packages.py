@@ -15,8 +15,8 @@ from models.packaging import save_all
 from models.preparation import Options, prepare
 from models.registry import Artifacts, Registry
 from models.scoring import Part, ScoringPlan
-from models.table import from_rows
 from models.trees import forest_text, histogram_boosting_text
+from tests.support import from_rows
 
 
 def rows(task, n=400, seed=0):

@@ -8,8 +8,9 @@ import pytest
 
 from models.errors import DataError
 from models.schema import Feature, Schema, Target, schema_from_json
-from models.table import from_rows, read_table
+from models.table import read_table
 from models.types import label_text
+from tests.support import from_rows
 
 SCHEMA = Schema(Target("y", "binary", ("0", "1"), "1"), (Feature("n", "numeric"), Feature("c", "categorical", ("a", "b")), Feature("b", "boolean")), ("id",))
 

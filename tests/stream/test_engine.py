@@ -14,7 +14,6 @@ from models.blueprints import REPOSITORY
 from models.packaging import save_all
 from models.preparation import Options
 from models.registry import Artifacts, Registry
-from models.table import from_rows
 from stream import events, verify
 from stream.batches import actual_batches, decode, prediction_batches
 from stream.broker import Message
@@ -27,6 +26,7 @@ from stream.errors import Malformed, NotYet, Refused
 from stream.events import Event
 from stream.projections.catalog import Catalog
 from stream.publisher import Publisher
+from tests.support import from_rows
 
 MINUTE = 60_000_000
 T0 = 1_760_000_000_000_000
