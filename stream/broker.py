@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator
@@ -47,6 +46,17 @@ async def cluster_of(client: Any) -> str:
         raise BrokerUnavailable("no broker is known")
     answer = await asyncio.wait_for(client.send(node, MetadataRequest([])), 5)
     return str(answer.cluster_id)
+
+
+async def leave(client: Any) -> None:
+    """Stop a client, two seconds at most, whatever it raises.
+
+    aiokafka hands the cancellation of its own tasks on to whoever stops it while a broker goes away.
+    """
+    stopping = asyncio.ensure_future(client.stop())
+    await asyncio.wait([stopping], timeout=2)
+    if stopping.done() and not stopping.cancelled():
+        stopping.exception()
 
 
 async def ensure_topics(bootstrap: str, partitions: int) -> None:
@@ -116,8 +126,7 @@ class Producer:
                     if self._administer:
                         await ensure_topics(self._bootstrap, self._administer)
                 except BaseException as error:
-                    with contextlib.suppress(Exception):
-                        await producer.stop()
+                    await leave(producer)
                     if isinstance(error, KafkaError | OSError | TimeoutError | BrokerUnavailable):
                         raise BrokerUnavailable(f"no broker at {self._bootstrap}") from error
                     raise
@@ -127,8 +136,7 @@ class Producer:
     async def _drop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(producer.stop(), 2)
+            await leave(producer)
 
     async def send(self, topic: str, values: list[bytes], partition: int | None = None, key: bytes | None = None) -> None:
         """Send messages in order; BrokerUnavailable where one was not acknowledged."""
@@ -181,8 +189,7 @@ async def follow(bootstrap: str, topic: str, partition: int = 0) -> AsyncIterato
         except (KafkaError, OSError, TimeoutError, BrokerUnavailable) as error:
             log.debug("following %s: %r", topic, error)
         finally:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(consumer.stop(), 2)
+            await leave(consumer)
         await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311 - jitter
         delay = min(delay * 2, 2.0)
 
@@ -241,7 +248,6 @@ async def consume(bootstrap: str, topic: str, group: str, handle: Any) -> None:
         except (KafkaError, OSError, TimeoutError, BrokerUnavailable) as error:
             log.debug("consuming %s: %r", topic, error)
         finally:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(consumer.stop(), 2)
+            await leave(consumer)
         await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311 - jitter
         delay = min(delay * 2, 2.0)

@@ -289,14 +289,15 @@ class Worker:
         ended = asyncio.create_task(app.wait_until_stopped())
         done, _ = await asyncio.wait([stopping, ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         failed = next((t for t in tasks if t in done), None)
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            await asyncio.wait_for(app.stop(), 3)
+        if failed is not None and failed.exception() is not None:
+            log.error("a task of the worker failed", exc_info=failed.exception())
+        # Not wait_for: it waits for what it cancels, and Faust takes a minute to leave a broker that is gone.
+        await asyncio.wait([asyncio.create_task(app.stop())], timeout=3)
         for task in tasks:
             task.cancel()
-        await self._producer.stop()
-        if failed is not None:
-            failed.result()
-        os._exit(0 if stop.is_set() else 1)  # Faust's threads may hang on a broker that is gone
+        await asyncio.wait([asyncio.create_task(self._producer.stop())], timeout=1)
+        logging.shutdown()
+        os._exit(0 if stop.is_set() else 1)
 
     async def _wait_for_broker(self) -> None:
         while True:
