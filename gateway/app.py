@@ -9,12 +9,14 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
 from gateway import keys
 from gateway.auth import KeyStore, guard
 from gateway.errors import errors
+from gateway.express import Connection
 from gateway.routes import add_routes
 from gateway.serving import Serving
 from gateway.telemetry import Telemetry
@@ -34,7 +36,7 @@ def create_app(settings: Settings, *, number: int = 0) -> web.Application:
     app = web.Application(client_max_size=MOST_BODY)
     store = KeyStore(settings.data_dir / "keys.json")
     app.middlewares.extend([errors, guard(store)])  # type: ignore[list-item]
-    producer = Producer(settings.bootstrap, administer=settings.administered_partitions)
+    producer = Producer(settings.bootstrap, administer=settings.administered_partitions, hours=settings.topic_retention_hours)
     event_log = EventLog(settings.eventlog_url)
     artifacts = Artifacts(settings.artifacts)
     registry = Registry(artifacts)
@@ -102,16 +104,21 @@ async def serve(settings: Settings, *, number: int = 0) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    runner = web.AppRunner(create_app(settings, number=number), access_log=None, handle_signals=False, keepalive_timeout=75)
+    app = create_app(settings, number=number)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=DRAIN)
     await runner.setup()
     sock = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if settings.gateway_processes > 1:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind((settings.host, settings.port))
-    await web.SockSite(runner, sock, backlog=1024, shutdown_timeout=DRAIN).start()
+    loop = asyncio.get_running_loop()
+    assert runner.server is not None  # noqa: S101 - setup made it
+    factory = partial(Connection, app, runner.server, loop, access_log=None, keepalive_timeout=75)
+    server = await loop.create_server(factory, sock=sock, backlog=1024)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)  # requests make few cycles; a full collection is a pause for all of them
     await stop.wait()
+    server.close()
     await runner.cleanup()

@@ -70,7 +70,7 @@ def guard(store: KeyStore) -> object:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith("/health/") or request.path == "/metrics":
+        if request.path.startswith(("/health/", "/v2/health/")) or request.path in {"/metrics", "/v2"}:
             return await handler(request)
         if not store.hashes:
             if not (request.remote or "").startswith(LOOPBACK):

@@ -21,6 +21,8 @@ from stream.errors import JournalFull, LogUnavailable, Malformed, QueryRejected,
 log = logging.getLogger("champion.gateway")
 
 STATUS = {"conflict": 409, "unknown": 404, "invalid": 422}
+UNUSABLE = 422
+FOREIGN = ("/v2/", "/predApi/", "/api/v2/")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -74,6 +76,14 @@ def error_response(error: ApiError) -> web.Response:
     return web.Response(status=error.status, body=body, content_type="application/json", headers=headers)
 
 
+def text_error(error: ApiError) -> web.Response:
+    """`{"error": "text"}`, as V2, MLflow and DataRobot have it, beside the latter two's own words."""
+    text = str(error)
+    body = orjson.dumps({"error": text, "error_code": error.code.upper(), "message": text})
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    return web.Response(status=400 if error.status == UNUSABLE else error.status, body=body, content_type="application/json", headers=headers)
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a handler raises into the one shape."""
@@ -82,7 +92,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPRedirection:
         raise
     except Exception as error:  # noqa: BLE001 - the edge answers everything
-        response = error_response(api_error(error))
+        shape = text_error if request.path.startswith(FOREIGN) else error_response
+        response = shape(api_error(error))
     if "X-Request-ID" not in response.headers and not response.prepared:
         given = request.headers.get("X-Request-ID", "")
         response.headers["X-Request-ID"] = given if given and given.isascii() and given.isprintable() else uuid.uuid4().hex

@@ -6,21 +6,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gateway.asked import Asked, Served, association_ids, row_times
 from gateway.errors import ApiError
+from gateway.guards import add_more, humble, models_of, say_humility
 from gateway.telemetry import Telemetry
 from models.errors import ModelsError
-from models.metrics import decide
+from models.humility import Humbled, Rule, hits_text, overridden, read_rule
+from models.metrics import decide_at
 from models.package import ModelPackage
 from models.registry import Registry
 from models.schema import Encoded, Schema
-from models.table import plain_text
 from models.types import Floats, Row
-from stream.clock import now_us, parse_time
+from stream.clock import now_us
 from stream.control import Follower
 from stream.errors import JournalFull
 from stream.events import Event
@@ -30,35 +31,10 @@ from stream.publisher import Publisher
 log = logging.getLogger("champion.serving")
 
 BLOCK = 1000
-MOST_ID = 128
 RETRY = 5.0
 RECORD_ROWS = 1000
 RECORD_BYTES = 8 << 20
 MOST_ROW_BYTES = 4 << 20
-
-
-@dataclass(frozen=True)
-class Served:
-    """A deployment as it answers now: its version and the loaded champion."""
-
-    name: str
-    version: int
-    association_id: str
-    timestamp: str
-    package: ModelPackage
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A decoded prediction request, whatever protocol it came by."""
-
-    rows: list[Row]
-    association_ids: list[str] | None
-    timestamps: list[int] | None
-    request_id: str
-    consumer: str
-    strict: bool = False
-    size: int = 0
 
 
 class Serving:
@@ -103,8 +79,26 @@ class Serving:
             log.error("champion of %s cannot be loaded: %s", name, error)  # noqa: TRY400
             return
         self._failed.pop(name, None)
-        timestamp = str(deployment.settings.get("timestamp", ""))
-        self._served[name] = Served(name, now.version, deployment.association_id, timestamp, self._packages[now.champion])
+        package = self._packages[now.champion]
+        rules = await self._rules(name, deployment, package)
+        others = {m: self._packages[m] for rule in rules for m in models_of(rule)}
+        settings = deployment.settings
+        self._served[name] = Served(name, now.version, deployment.association_id, str(settings.get("timestamp", "")), package, settings.get("threshold"), rules, others)
+
+    async def _rules(self, name: str, deployment: Deployment, package: ModelPackage) -> tuple[Rule, ...]:
+        """The rules that this champion can follow; one that it cannot is left out and said, and stops nothing."""
+        found = []
+        for data in deployment.settings.get("humility", []):
+            try:
+                rule = read_rule(data, package.schema)
+                for model_id in models_of(rule):
+                    if model_id not in self._packages:
+                        self._packages[model_id] = await asyncio.to_thread(self._warm, model_id)
+            except (ModelsError, OSError) as error:
+                log.warning("a humility rule of %s is left out: %s", name, error)
+                continue
+            found.append(rule)
+        return tuple(found)
 
     def _warm(self, model_id: str) -> ModelPackage:
         """Load a package and predict once, so that the first request finds everything ready."""
@@ -113,6 +107,11 @@ class Serving:
         package.plan.predict_one([float("nan")] * width)
         package.plan.predict(np.full((2, width), np.nan))
         return package
+
+    def ready(self, name: str) -> Served | None:
+        """The deployment, if it answers at once."""
+        served = self._served.get(name)
+        return served if served is not None and self._follower.catalog.deployments[name].state == "active" else None
 
     async def get(self, name: str) -> Served:
         """The deployment that answers; 404, or 409 where it is paused."""
@@ -158,55 +157,63 @@ class Serving:
 
     async def predict(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """The pipeline: encode, score, journal, answer; `begun` and `decoded` are clock readings (ns)."""
-        plan = served.package.plan
-        if asked.size > MOST_ROW_BYTES * len(asked.rows):
-            raise ApiError(413, "too_large", "a row may hold four mebibytes on average")
-        encoded = await encode_in_blocks(plan.schema, asked)
-        if encoded.errors and (asked.strict or len(encoded.errors) == len(asked.rows)):
-            details = [{"row": k, "error": text} for k, text in list(encoded.errors.items())[:100]]
-            first = next(iter(encoded.errors.values()))
-            raise ApiError(422, first.split(":")[0], first, details)
+        if len(asked.rows) <= BLOCK:
+            return self.predict_now(served, asked, begun, decoded)
+        encoded = await encode_in_blocks(served.package.plan.schema, asked)
+        refuse_unusable(asked, encoded)
         made = time.perf_counter_ns()
-        output = await self._score(served, encoded)
-        scored = time.perf_counter_ns()
+        output = await score_in_blocks(served, encoded)
+        return self._finish(served, asked, encoded, output, (begun, decoded, made, time.perf_counter_ns()))
+
+    def predict_now(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
+        """The pipeline for at most BLOCK rows, without giving way to others."""
+        plan = served.package.plan
+        encoded = plan.schema.encode_rows(asked.rows, strict=asked.strict)
+        refuse_unusable(asked, encoded)
+        made = time.perf_counter_ns()
+        matrix = encoded.matrix
+        output = plan.predict_one(matrix[0].tolist()).reshape(1, -1) if len(matrix) == 1 else plan.predict(matrix)
+        return self._finish(served, asked, encoded, output, (begun, decoded, made, time.perf_counter_ns()))
+
+    def _finish(self, served: Served, asked: Asked, encoded: Encoded, output: Floats, times: tuple[int, int, int, int]) -> dict[str, Any]:
+        """Journal, then answer. Only the journal may still refuse: nothing is recorded then."""
         ids = association_ids(served, asked)
-        times = asked.timestamps if asked.timestamps is not None else row_times(served, asked.rows)
-        chosen = [] if served.package.schema.target.task == "regression" else decide(output).tolist()
-        position, recorded = self._record(served, asked, encoded, output, chosen, ids, times, (scored - begun) / 1000)
-        journalled = time.perf_counter_ns()
+        moments = asked.timestamps if asked.timestamps is not None else row_times(served, asked.rows)
+        humbled = humble(served, encoded, output, (times[-1] - times[0]) / 1e6) if served.rules else None
+        output = humbled.output if humbled else output
+        target = served.package.schema.target
+        chosen = [] if target.task == "regression" else decide_at(output, served.threshold).tolist()
+        if humbled and target.task != "regression":
+            for row, rule in humbled.acted.items():
+                chosen[row] = overridden(rule, served.package.schema) if rule.action == "override" else chosen[row]
         answer = self._answer(served, asked, encoded, output, chosen, ids)
-        answer["recorded"] = recorded
-        answer["position"] = position
+        if humbled:
+            say_humility(answer["predictions"], humbled)
+        if asked.explain or asked.interval:
+            add_more(answer["predictions"], served, asked, encoded, output, chosen)
+        answered = time.perf_counter_ns()
+        latency = (times[-1] - times[0]) / 1000
+        answer["position"], answer["recorded"] = self._record(served, asked, encoded, output, chosen, ids, moments, latency, humbled)
         self._telemetry.rows[served.name] += len(asked.rows)
-        self._telemetry.observe((begun, decoded, made, scored, journalled, time.perf_counter_ns()))
+        self._telemetry.observe((*times, answered, time.perf_counter_ns()))
         return answer
 
-    async def _score(self, served: Served, encoded: Encoded) -> Floats:
-        plan, matrix = served.package.plan, encoded.matrix
-        if len(matrix) == 1:
-            return plan.predict_one(matrix[0].tolist()).reshape(1, -1)
-        if len(matrix) <= BLOCK:
-            return plan.predict(matrix)
-        parts = []
-        for at in range(0, len(matrix), BLOCK):
-            parts.append(plan.predict(matrix[at : at + BLOCK]))
-            await asyncio.sleep(0)  # other requests go in between
-        return np.concatenate(parts)
-
     def _record(
-        self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str], times: list[int] | None, latency: float
+        self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
     ) -> tuple[str, bool]:
         values, classes, probabilities = columns_of(served, output, chosen)
         rows = encoded.logged
+        humility = [hits_text(humbled, k) for k in range(len(rows))] if humbled and humbled.hits else None
         if encoded.errors:
             good = [k for k in range(len(rows)) if k not in encoded.errors]
             rows, ids = [rows[k] for k in good], [ids[k] for k in good]
             times = [times[k] for k in good] if times else None
             values, classes = [values[k] for k in good], [classes[k] for k in good]
             probabilities = [probabilities[k] for k in good]
+            humility = [humility[k] for k in good] if humility else None
         source, sequence = "", 0
         now = now_us()
-        step = max(1, min(RECORD_ROWS, RECORD_BYTES * len(asked.rows) // max(asked.size, 1)))
+        step = RECORD_ROWS if asked.size <= RECORD_BYTES else max(1, min(RECORD_ROWS, RECORD_BYTES * len(asked.rows) // asked.size))
         for at in range(0, len(rows), step):
             end = at + step
             record: dict[str, Any] = {
@@ -225,6 +232,8 @@ class Serving:
                 "lat": round(latency, 1),
                 "c": asked.consumer,
             }
+            if humility:
+                record["h"] = humility[at:end]
             try:
                 source, sequence = self._publisher.record(served.name, record, now)
             except JournalFull:
@@ -257,10 +266,27 @@ class Serving:
         }
 
 
+def refuse_unusable(asked: Asked, encoded: Encoded) -> None:
+    """422 where no row can be scored, or one is wrong and the caller is strict; 413 for rows that are too large."""
+    if asked.size > MOST_ROW_BYTES * len(asked.rows):
+        raise ApiError(413, "too_large", "a row may hold four mebibytes on average")
+    if encoded.errors and (asked.strict or len(encoded.errors) == len(asked.rows)):
+        details = [{"row": k, "error": text} for k, text in list(encoded.errors.items())[:100]]
+        first = next(iter(encoded.errors.values()))
+        raise ApiError(422, first.split(":")[0], first, details)
+
+
+async def score_in_blocks(served: Served, encoded: Encoded) -> Floats:
+    """Score a large request block by block, so that other requests go in between."""
+    parts = []
+    for at in range(0, len(encoded.matrix), BLOCK):
+        parts.append(served.package.plan.predict(encoded.matrix[at : at + BLOCK]))
+        await asyncio.sleep(0)
+    return np.concatenate(parts)
+
+
 async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
-    """Encode rows; of a large request block by block, so that other requests go in between."""
-    if len(asked.rows) <= BLOCK:
-        return schema.encode_rows(asked.rows, strict=asked.strict)
+    """Encode a large request block by block, so that other requests go in between."""
     matrices: list[Floats] = []
     logged: list[Row] = []
     warnings: dict[int, list[str]] = {}
@@ -273,35 +299,6 @@ async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
         errors |= {at + k: error for k, error in part.errors.items()}
         await asyncio.sleep(0)
     return Encoded(np.concatenate(matrices), logged, warnings, errors)
-
-
-def association_ids(served: Served, asked: Asked) -> list[str]:
-    """The caller's ids, those in the association column, or ids made of the request's."""
-    if asked.association_ids is not None:
-        return asked.association_ids
-    name = served.association_id
-    made = asked.request_id
-    if name:
-        return [(text_of(row.get(name)) if type(row) is dict else "") or f"{made}-{k}" for k, row in enumerate(asked.rows)]
-    return [f"{made}-{k}" for k in range(len(asked.rows))]
-
-
-def text_of(value: Any) -> str:
-    """An id as text; empty for none."""
-    text = plain_text(value) or ""
-    if len(text) > MOST_ID:
-        raise ApiError(422, "wrong_type", f"an association id has at most {MOST_ID} characters")
-    return text
-
-
-def row_times(served: Served, rows: list[Row]) -> list[int] | None:
-    """Event times from the deployment's timestamp column, where every row has one."""
-    if not served.timestamp:
-        return None
-    try:
-        return [parse_time(row[served.timestamp]) for row in rows]
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def columns_of(served: Served, output: Floats, chosen: list[int]) -> tuple[list[float], list[str], list[list[float]]]:

@@ -35,13 +35,14 @@ def supervisor_of(settings: Settings) -> Supervisor:
     me = [sys.executable, "-m", "gateway"]
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     parts, ports = [], {"gateway": settings.port}
+    workers = tuple("worker" if k == 0 else f"worker-{k}" for k in range(settings.worker_processes))
     if settings.embedded_broker:
         ports["broker"] = settings.broker_port
-        parts.append(Part("broker", lambda: broker.command(settings.broker_port), {"RUST_LOG": "warn"}, restarts_too=("worker",)))
+        parts.append(Part("broker", lambda: broker.command(settings.broker_port), {"RUST_LOG": "warn"}, restarts_too=workers))
     if settings.embedded_eventlog:
         ports["eventlog"] = settings.eventlog_port
         parts.append(Part("eventlog", lambda: [*me, "eventlog"]))
-    parts.append(Part("worker", lambda: [*me, "worker"], threads))
+    parts.extend(Part(name, lambda: [*me, "worker"], threads) for name in workers)
     for number in range(settings.gateway_processes):
         name = "gateway" if number == 0 else f"gateway-{number}"
         parts.append(Part(name, lambda n=number: [*me, "gateway", "--number", str(n)], threads))  # type: ignore[misc]

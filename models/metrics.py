@@ -35,6 +35,13 @@ def decide(p: Floats) -> Ints:
     return np.asarray(np.argmax(np.round(p, 12), axis=1), dtype=np.int64)
 
 
+def decide_at(p: Floats, threshold: float | None) -> Ints:
+    """The class of each row where the positive one of two is decided by a threshold of its probability."""
+    if threshold is None or p.shape[1] != 2:  # noqa: PLR2004
+        return decide(p)
+    return np.asarray(np.round(p[:, 1], 12) >= threshold, dtype=np.int64)
+
+
 def log_loss(y: Ints, p: Floats) -> float:
     """Mean negative log-likelihood; an unseen class counts with p = eps."""
     if not len(y):
@@ -301,7 +308,18 @@ def default_metric(task: TaskType) -> str:
     return "rmse" if task == "regression" else "log_loss"
 
 
-def score_all(task: TaskType, y: Any, p: Floats) -> dict[str, float]:
-    """Every metric of the task; NaN where it is not defined on these rows."""
+DECIDED = frozenset({"accuracy", "balanced_accuracy", "f1", "precision", "recall", "mcc"})
+
+
+def score_all(task: TaskType, y: Any, p: Floats, chosen: Ints | None = None) -> dict[str, float]:
+    """Every metric of the task; NaN where it is not defined on these rows.
+
+    `chosen` are the classes that were served, where a threshold or a rule decided otherwise than the
+    greatest probability: metrics of decisions are of those.
+    """
+    served = p
+    if chosen is not None and task != "regression":
+        served = np.zeros_like(p)
+        served[np.arange(len(p)), chosen] = 1.0
     with np.errstate(all="ignore"):
-        return {name: metric.function(y, p) for name, metric in metrics_of(task).items()}
+        return {name: metric.function(y, served if name in DECIDED else p) for name, metric in metrics_of(task).items()}

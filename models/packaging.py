@@ -9,10 +9,14 @@ import numpy as np
 from models.analysis import Analysis
 from models.autopilot import Entry, Result
 from models.baseline import drift_score, freeze
+from models.conformal import residual_quantiles
 from models.insights.curves import curves
 from models.insights.importance import normalised, permutation_importance
+from models.metrics import decide
+from models.online import errors_of, priming_of
 from models.preparation import Options, prepare
 from models.registry import Registry
+from models.schema import Target
 from models.table import Table
 
 ENOUGH_HELD = 2000
@@ -41,6 +45,9 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
             "importance": normalised(importances[entry.blueprint]),
             "importance_raw": importances[entry.blueprint],
             "metrics": {k: v for k, v in entry.scores.items() if np.isfinite(v)},
+            "prediction_quantiles": np.quantile(drift_score(target, reference), np.linspace(0, 1, 101)).tolist() if target.task != "multiclass" else np.quantile(reference.max(axis=1), np.linspace(0, 1, 101)).tolist(),
+            "residual_quantiles": residual_quantiles(data.y[held], entry.held) if target.task == "regression" else None,
+            "priming": priming_of(held_out_errors(target, data.y, data.partition.holdout, entry)),
             "insights": curves(target, data.y[held], entry.held),
             "partition": result.partition,
             "seed": options.seed,
@@ -48,6 +55,13 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
         entry.model_id = registry.save(entry.plan, baseline, metadata)
         board.append({**summary, "model_id": entry.model_id})
     return board
+
+
+def held_out_errors(target: Target, y: Any, held: Any, entry: Entry) -> Any:
+    """The errors that a detector is primed with: of the holdout, which no fit has seen."""
+    if target.task == "regression":
+        return errors_of("regression", y[held], None, entry.held[:, 0], target.upper - target.lower)
+    return errors_of(target.task, y[held], decide(entry.held), None, 1.0)
 
 
 def entry_json(entry: Entry, metric: str) -> dict[str, Any]:

@@ -66,24 +66,24 @@ class Registry:
 
     def __init__(self, artifacts: Artifacts) -> None:
         """Keep packages in `packages/`."""
-        self._artifacts = artifacts
+        self.artifacts = artifacts
 
     def save(self, plan: ScoringPlan, baseline: Baseline, metadata: dict[str, Any]) -> str:
         """Store a model; answers its digest. Saving the same model again changes nothing."""
         digest, files = pack(plan, baseline, metadata)
         name = f"packages/{digest}.zip"
-        if not self._artifacts.exists(name):
+        if not self.artifacts.exists(name):
             buffer = io.BytesIO()
             with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
                 for path, data in sorted(files.items()):
                     archive.writestr(zipfile.ZipInfo(path), data, zipfile.ZIP_DEFLATED)
-            self._artifacts.write(name, buffer.getvalue())
+            self.artifacts.write(name, buffer.getvalue())
         return digest
 
     def load(self, digest: str) -> ModelPackage:
         """Load and verify a package; PackageError where it is missing or damaged."""
         try:
-            data = self._artifacts.read(f"packages/{digest}.zip")
+            data = self.artifacts.read(f"packages/{digest}.zip")
         except KeyError as error:
             raise PackageError("unknown_model", f"no package {digest}") from error
         try:

@@ -14,30 +14,27 @@ from stream.clickhouse import EventLog
 CHUNK = 4000
 SETTINGS = {"max_query_size": 1 << 26, "max_threads": 2, "max_ast_elements": 1_000_000, "max_expanded_ast_elements": 1_000_000}
 
-# Greatest (time, receipt, event id) wins: three parts in one number, times moved to stay positive.
-RANK = """bitOr(bitOr(
-    bitShiftLeft(toUInt256(toUnixTimestamp64Micro({at}) + 4611686018427387904), 192),
-    bitShiftLeft(toUInt256(toUnixTimestamp64Micro({received}) + 4611686018427387904), 128)),
-    toUInt256(reinterpretAsUInt128(reverse(rightPad(substring({event_id}, 1, 16), 16, '\\0')))))"""
+# A version that only grows: with each new actual of an id, and with an earlier receipt of a known one.
+# It is a function of the set of actuals alone, so whoever has seen more writes the higher one.
+RANK = "bitShiftLeft(toUInt256(1), 255) + toUInt256(sum(toUInt128(earliest)))"
 
 COLUMNS = (
     "deployment, deployment_version, association_id, request_id, occurred_at, recorded_at, model_id, role, replay_id, "
     "features_num, features_cat, predicted_value, predicted_class, probabilities, latency_us, consumer, humility, event_id"
 )
 
-LATEST = """SELECT association_id, argMax(
+LATEST = f"""SELECT association_id, argMax(
         (actual_value, actual_class, occurred_at, recorded_at, event_id, retracted),
-        (occurred_at, recorded_at, event_id)) AS latest
+        (occurred_at, recorded_at, event_id)) AS latest, {RANK} AS rank
     FROM actuals_log FINAL
-    WHERE deployment = {deployment} AND association_id IN ({ids})
+    WHERE deployment = {{deployment}} AND association_id IN ({{ids}})
     GROUP BY association_id"""
 
 JOIN = (
     f"INSERT INTO outcomes_log ({COLUMNS}, actual_value, actual_class, actual_at, actual_received_at, actual_event_id, retracted, rank)\n"
     f"SELECT {', '.join('p.' + c.strip() for c in COLUMNS.split(','))},\n"
-    "    a.latest.1, a.latest.2, a.latest.3, a.latest.4, a.latest.5, a.latest.6,\n    "
-    + RANK.format(at="a.latest.3", received="a.latest.4", event_id="a.latest.5")
-    + f"""
+    "    a.latest.1, a.latest.2, a.latest.3, a.latest.4, a.latest.5, a.latest.6, a.rank"
+    f"""
 FROM (SELECT {COLUMNS} FROM predictions_log FINAL
     WHERE deployment = {{deployment}} AND (deployment, recorded_at, event_id) IN (
         SELECT deployment, recorded_at, event_id FROM association_index

@@ -114,7 +114,7 @@ def prediction_columns(records: list[dict[str, Any]]) -> dict[str, pa.Array]:
         "value": pa.array([v for r in records for v in r["y"]], pa.float64()),
         "class": pa.array([c for r in records for c in r["k1"]], pa.string()),
         "probabilities": pa.array([p for r in records for p in r["q"]], pa.list_(pa.float64())),
-        "humility": repeated([r.get("h", "") for r in records], counts),
+        "humility": pa.array([h for r, n in zip(records, counts, strict=True) for h in (r.get("h") or [""] * n)], pa.string()),
     }
     return columns | feature_columns(rows)
 
@@ -175,7 +175,25 @@ def actual_columns(records: list[dict[str, Any]]) -> dict[str, pa.Array]:
 
 def skipped(record: dict[str, Any], journal: str) -> bytes:
     """A message that stands for a record which was put aside: its sequence, so that progress has no gap."""
-    return encode("skipped", record["d"], {"sequence": pa.array([record["s"]], pa.int64())}, source=f"{journal}/{record['p']}")
+    return mark(f"{journal}/{record['p']}", record["s"], record["d"])
+
+
+def mark(source: str, sequence: int, deployment: str = "") -> bytes:
+    """A message without rows that says how far a source has come."""
+    return encode("skipped", deployment, {"sequence": pa.array([sequence], pa.int64())}, source=source)
+
+
+def erasure_batches(records: Iterable[dict[str, Any]], journal: str) -> Iterator[bytes]:
+    """Journal records of kind "e" (requests to erase) as messages, one a record."""
+    for record in records:
+        columns = {
+            "sequence": pa.array([record["s"]], pa.int64()),
+            "recorded_at": pa.array([record["t"]], pa.int64()),
+            "erasure_id": pa.array([record["id"]], pa.string()),
+            "association_id": pa.array([record["a"]], pa.string()),
+            "rows": pa.array([record["n"]], pa.int64()),
+        }
+        yield encode("erasures", record["d"], columns, source=f"{journal}/{record['p']}")
 
 
 def refusal_batches(records: Iterable[dict[str, Any]], journal: str) -> Iterator[bytes]:

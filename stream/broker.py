@@ -22,6 +22,7 @@ logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it writes dozens of 
 LARGEST = 64 << 20
 POLL_MS = 100
 CHECK_SECONDS = 0.25
+ASKED = 4  # brokers, at random, before we say that none answers
 
 
 class BrokerUnavailable(Exception):  # noqa: N818 - a state
@@ -41,11 +42,16 @@ class Message:
 
 async def cluster_of(client: Any) -> str:
     """The id of the cluster a client talks to."""
-    node = client.get_random_node()
-    if node is None:
-        raise BrokerUnavailable("no broker is known")
-    answer = await asyncio.wait_for(client.send(node, MetadataRequest([])), 5)
-    return str(answer.cluster_id)
+    for _ in range(ASKED):
+        node = client.get_random_node()
+        if node is None:
+            break
+        try:
+            answer = await asyncio.wait_for(client.send(node, MetadataRequest([])), 5)
+        except (KafkaError, OSError):
+            continue  # one of several may be away
+        return str(answer.cluster_id)
+    raise BrokerUnavailable("no broker answers")
 
 
 async def leave(client: Any) -> None:
@@ -59,16 +65,23 @@ async def leave(client: Any) -> None:
         stopping.exception()
 
 
-async def ensure_topics(bootstrap: str, partitions: int) -> None:
-    """Make the topics that a real Kafka lacks; those that exist are left as they are."""
+async def ensure_topics(bootstrap: str, partitions: int, hours: int) -> None:
+    """Make the topics that a real Kafka lacks; those that exist are left as they are.
+
+    Records are kept for so many hours; control for ever: it is small, and new gateways read it.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         have = set(await admin.list_topics())
         replicas = min(3, len((await admin.describe_cluster())["brokers"]))
         counts = {PREDICTIONS: partitions, JOINABLE: partitions, ACTUALS: partitions, CONTROL: 1, DEAD_LETTERS: 1, MONITORING: 1}
-        configs = {"max.message.bytes": str(LARGEST)}
-        missing = [NewTopic(name, count, replicas, topic_configs=configs) for name, count in counts.items() if name not in have]
+        kept = {name: str(-1 if name == CONTROL else hours * 3_600_000) for name in counts}
+        missing = [
+            NewTopic(name, count, replicas, topic_configs={"max.message.bytes": str(LARGEST), "retention.ms": kept[name], "min.insync.replicas": str(max(1, replicas - 1))})
+            for name, count in counts.items()
+            if name not in have
+        ]
         if missing:
             await admin.create_topics(missing)
     finally:
@@ -82,13 +95,14 @@ class Producer:
     in-memory broker writes with old metadata to topics that the new one does not know.
     """
 
-    def __init__(self, bootstrap: str, *, administer: int = 0) -> None:
+    def __init__(self, bootstrap: str, *, administer: int = 0, hours: int = 168) -> None:
         """Remember where the broker is.
 
         `administer` is for a real Kafka: the partitions that missing topics are made with, and an
-        idempotent producer. The embedded broker refuses the one and must not be asked for the other.
+        idempotent producer; `hours` is how long their records are kept. The embedded broker refuses the
+        one and must not be asked for the other.
         """
-        self._bootstrap, self._administer = bootstrap, administer
+        self._bootstrap, self._administer, self._hours = bootstrap, administer, hours
         self._producer: AIOKafkaProducer | None = None
         self._lock = asyncio.Lock()
         self._checked = 0.0
@@ -124,7 +138,7 @@ class Producer:
                     await asyncio.wait_for(producer.start(), 5)
                     self.cluster = await cluster_of(producer.client)
                     if self._administer:
-                        await ensure_topics(self._bootstrap, self._administer)
+                        await ensure_topics(self._bootstrap, self._administer, self._hours)
                 except BaseException as error:
                     await leave(producer)
                     if isinstance(error, KafkaError | OSError | TimeoutError | BrokerUnavailable):
@@ -149,6 +163,14 @@ class Producer:
             async with self._lock:
                 await self._drop()
             raise BrokerUnavailable(f"the broker did not acknowledge: {type(error).__name__}") from error
+
+    async def look(self) -> str:
+        """The cluster id as it is this very moment; BrokerUnavailable where none answers."""
+        producer = await self._ready()
+        try:
+            return await cluster_of(producer.client)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise BrokerUnavailable("the broker does not answer") from error
 
     async def check(self) -> str:
         """The cluster id; BrokerUnavailable where none answers."""
@@ -216,14 +238,57 @@ async def _follow(consumer: AIOKafkaConsumer, at: TopicPartition) -> AsyncIterat
                 return
 
 
+async def ends(bootstrap: str, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The end offsets of some partitions; BrokerUnavailable where none answers."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, request_timeout_ms=5000)
+    try:
+        await asyncio.wait_for(consumer.start(), 10)
+        found = await asyncio.wait_for(consumer.end_offsets([TopicPartition(*place) for place in places]), 10)
+        return {(at.topic, at.partition): end for at, end in found.items()}
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"no broker at {bootstrap}") from error
+    finally:
+        await leave(consumer)
+
+
+async def cluster_at(bootstrap: str) -> str:
+    """The id of the cluster that answers; BrokerUnavailable where none does."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, request_timeout_ms=5000)
+    try:
+        await asyncio.wait_for(consumer.start(), 10)
+        return await cluster_of(consumer._client)  # noqa: SLF001
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"no broker at {bootstrap}") from error
+    finally:
+        await leave(consumer)
+
+
+def group_of(name: str, cluster: str) -> str:
+    """A group's name, of one cluster only.
+
+    An embedded broker forgets its offsets with its records. A consumer that outlives it would go on at its
+    old place in the new one, and commit that: whoever comes next would never see what lies before.
+    """
+    return f"{name}-{cluster}"
+
+
 async def consume(bootstrap: str, topic: str, group: str, handle: Any) -> None:
-    """A bare group consumer: `await handle(cluster, messages)`, then commit; for ever."""
+    """A bare group consumer: `await handle(cluster, messages)`, then commit; for ever.
+
+    What came is handled only if the broker is still the one that the consumer began with.
+    """
     delay = 0.1
     while True:
+        try:
+            cluster = await cluster_at(bootstrap)
+        except BrokerUnavailable:
+            await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311 - jitter
+            delay = min(delay * 2, 2.0)
+            continue
         consumer = AIOKafkaConsumer(
             topic,
             bootstrap_servers=bootstrap,
-            group_id=group,
+            group_id=group_of(group, cluster),
             auto_offset_reset="earliest",
             enable_auto_commit=False,
             fetch_max_wait_ms=POLL_MS,
@@ -235,16 +300,15 @@ async def consume(bootstrap: str, topic: str, group: str, handle: Any) -> None:
         )
         try:
             await asyncio.wait_for(consumer.start(), 30)
-            cluster = await cluster_of(consumer._client)  # noqa: SLF001
             while True:
                 found = await consumer.getmany(timeout_ms=500, max_records=20_000)
                 messages = [Message(r.topic, r.partition, r.offset, r.timestamp, r.value or b"") for rs in found.values() for r in rs]
+                if await cluster_of(consumer._client) != cluster:  # noqa: SLF001
+                    break
                 if messages:
                     delay = 0.1
                     await handle(cluster, messages)
                     await consumer.commit()
-                elif await cluster_of(consumer._client) != cluster:  # noqa: SLF001
-                    break
         except (KafkaError, OSError, TimeoutError, BrokerUnavailable) as error:
             log.debug("consuming %s: %r", topic, error)
         finally:

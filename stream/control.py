@@ -175,6 +175,16 @@ class Follower:
         return True
 
 
+def catalog_as_of(event_log: EventLog, at: int) -> Catalog:
+    """The catalog as it was at a time (microseconds), folded from the log."""
+    catalog = Catalog()
+    sql = f"SELECT {COLUMNS} FROM (SELECT * FROM events WHERE occurred_at <= fromUnixTimestamp64Micro({at})) ORDER BY sequence"
+    for row in event_log.rows(sql):
+        with contextlib.suppress(Refused, Malformed):
+            catalog.apply(events.decode(row))
+    return catalog
+
+
 REFUSED_SCHEMA = pa.schema([("event_id", pa.string()), ("reason", pa.string())])
 EVENTS_SCHEMA = pa.schema(
     [
@@ -236,7 +246,7 @@ class Recorder:
                 refused.append({"event_id": event.event_id, "reason": str(error)})
                 continue
             self._sequence += 1
-            self._hash = chained(self._hash, event)
+            self._hash = chained(self._hash, event.encode())
             rows.append(
                 {
                     "sequence": self._sequence,
@@ -260,6 +270,12 @@ class Recorder:
         return len(rows)
 
 
-def chained(previous: str, event: Event) -> str:
+def chained(previous: str, event: bytes) -> str:
     """The hash of an event in the chain: SHA-256 of the one before and the event's bytes."""
-    return hashlib.sha256(previous.encode() + event.encode()).hexdigest()
+    return hashlib.sha256(previous.encode() + event).hexdigest()
+
+
+def stored_bytes(row: dict[str, Any]) -> bytes:
+    """An event's bytes as they were when it was recorded, out of its row: whatever fields its type has got since."""
+    names = ("event_id", "type", "version", "occurred_at", "actor", "deployment")
+    return orjson.dumps({**{name: row[name] for name in names}, "payload": orjson.loads(row["payload"])})

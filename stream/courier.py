@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from models.schema import loggable
 from models.table import plain_text
-from stream.batches import encode
+from stream.batches import encode, mark
 from stream.broker import Message, Producer
 from stream.clock import bounded, parse_time
-from stream.dead_letters import DeadLetters
+from stream.dead_letters import DeadLetters, Letter
 from stream.errors import Malformed
 from stream.topics import JOINABLE, partition_of
 
@@ -74,16 +74,18 @@ class Courier:
     async def carry(self, cluster: str, messages: list[Message]) -> None:
         """Carry a poll's messages."""
         groups: dict[tuple[str, int], list[Row]] = {}
+        bad: list[Letter] = []
         for message in messages:
             try:
                 deployment, association, actual, timestamp, own = parse_actual(orjson.loads(message.value))
                 recorded = bounded(message.timestamp * 1000)
             except (Malformed, ValueError) as error:
-                await self._letters.put(message.topic, message.partition, message.offset, str(error), message.value)
+                bad.append(Letter(message.topic, message.partition, message.offset, str(error), message.value))
                 continue
             identity = own or actual_id(deployment, association, actual, timestamp, recorded)
             row = (message.offset, recorded, association, actual, timestamp, identity)
             groups.setdefault((deployment, message.partition), []).append(row)
+        await self._letters.put(*bad)
         for (deployment, partition), rows in groups.items():
             columns = {
                 "sequence": pa.array([r[0] + 1 for r in rows], pa.int64()),
@@ -97,3 +99,11 @@ class Courier:
             message_out = encode("actuals", deployment, columns, source=source)
             await self._producer.send(JOINABLE, [message_out], partition_of(deployment, self._partitions))
             self.carried += len(rows)
+        await self._mark(cluster, messages)
+
+    async def _mark(self, cluster: str, messages: list[Message]) -> None:
+        """Tell every partition how far the outside ones were carried: what lies below has been sent."""
+        last = {message.partition: message.offset + 1 for message in messages}
+        marks = [mark(f"{cluster}:{messages[0].topic}:{partition}", sequence) for partition, sequence in last.items()]
+        for partition in range(self._partitions):
+            await self._producer.send(JOINABLE, marks, partition)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models.baseline import drift_score
 from models.errors import ModelsError
@@ -27,9 +26,14 @@ from stream.batches import Batch, decode, encode
 from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.control import Follower
+from stream.erasure import Eraser
 from stream.errors import Malformed, NotYet
+from stream.events import DataErased
+from stream.learners import Learners, is_learner
 from stream.projections.catalog import Version
 from stream.projections.drift import MINUTE, DriftFold
+from stream.rebuild import rebuild
+from stream.recount import outputs_from
 from stream.rows import actual_rows, base_of, column, event_ids, merge, outputs_of, refusal_rows, shared_columns
 
 log = logging.getLogger("champion.engine")
@@ -56,14 +60,18 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     bad: list[tuple[Raw, str]] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    erased: list[tuple[str, DataErased]] = field(default_factory=list)
+    suspended: list[tuple[str, str, str]] = field(default_factory=list)  # deployment, learner, reason
 
 
 class Engine:
     """Owns the folds of the assigned partitions; `cycle` runs in a thread, one at a time."""
 
-    def __init__(self, event_log: EventLog, registry: Registry, follower: Follower) -> None:
+    def __init__(self, event_log: EventLog, registry: Registry, follower: Follower, partitions: int = 4) -> None:
         """Work against a log, a registry and the folded catalog."""
-        self._log, self._registry, self._follower = event_log, registry, follower
+        self._log, self._registry, self._follower, self._partitions = event_log, registry, follower, partitions
+        self._eraser = Eraser(event_log, registry, follower)
+        self._learners = Learners(event_log, registry, follower)
         self._folds: dict[int, DriftFold] = {}
         self._packages: dict[str, ModelPackage | None] = {}
         self.patient = True
@@ -71,6 +79,7 @@ class Engine:
     def forget(self) -> None:
         """Drop all state: after a change of assignment it is read from the log again."""
         self._folds.clear()
+        self._learners.forget()
 
     def package(self, model_id: str) -> ModelPackage | None:
         """A model, loaded once; None (and a line in the log) where it is no package of ours.
@@ -98,12 +107,12 @@ class Engine:
             except Malformed as error:
                 report.bad.append((message, str(error)))
         for partition, _ in decoded:
-            if partition not in self._folds:
-                self._folds[partition] = DriftFold(partition, self._log)
+            self._fold(partition)
         fresh = [(p, b) for p, b in decoded if self._is_new(p, b)]
+        admitted = [(p, b) for p, b in ((p, self._eraser.admit(b)) for p, b in fresh) if b.rows.num_rows]
         timer.lap("decode")
         groups: dict[tuple[Any, ...], list[tuple[int, Batch]]] = {}
-        for partition, batch in fresh:
+        for partition, batch in admitted:
             if batch.kind == "predictions":
                 key = (partition, batch.deployment, batch.version, batch.model_id, batch.role, batch.replay_id)
                 groups.setdefault(key, []).append((partition, batch))
@@ -119,17 +128,21 @@ class Engine:
                 served.append((partition, batch, table, made[0]))
             ids = {i for i in table.column("association_id").to_pylist() if i}
             touched.setdefault(batch.deployment, set()).update(ids)
-        self._append(predictions, fresh, report)
+        self._append(predictions, admitted, report)
         timer.lap("append")
         for one in served:
             self._fold_drift(*one)
         timer.lap("drift")
-        self._join(touched, fresh, report)
+        self._join(touched, admitted, report)
         timer.lap("join")
         for partition, batch in fresh:
-            self._folds[partition].mark(batch.source, batch.sequences)
+            if batch.kind == "erasures":
+                self._eraser.prepare(self._folds[partition], batch)
+            if ":" not in batch.source or batch.kind == "skipped":
+                self._folds[partition].mark(batch.source, batch.sequences)
         for fold in self._folds.values():
             fold.save()
+        report.erased = [fact for _, batch in fresh if batch.kind == "erasures" for fact in self._eraser.erase(batch)]
         timer.lap("save")
         self._confirm()
         timer.lap("confirm")
@@ -138,12 +151,24 @@ class Engine:
     def skip(self, message: Raw) -> None:
         """Remember a message that was put aside as seen, so that its source goes on."""
         batch = decode(message.value)
-        fold = self._folds.setdefault(message.partition, DriftFold(message.partition, self._log))
+        fold = self._fold(message.partition)
         fold.mark(batch.source, batch.sequences)
         fold.save()
         self._confirm()
 
+    def _fold(self, partition: int) -> DriftFold:
+        """A partition's fold as the log has it; made again from the rows where it was lost."""
+        if partition not in self._folds:
+            fold = DriftFold(partition, self._partitions, self._log)
+            if fold.lost:
+                log.warning("the fold of partition %d is lost: it is made again from the log", partition)
+                rebuild(fold, self._log, self._registry)
+            self._folds[partition] = fold
+        return self._folds[partition]
+
     def _is_new(self, partition: int, batch: Batch) -> bool:
+        if batch.kind == "erasures":
+            return True  # done again it finds nothing; left out after a crash, it would leave rows
         fold = self._folds[partition]
         ranges = fold.ranges.get(batch.source)
         if ranges is None or not batch.rows.num_rows:
@@ -194,20 +219,18 @@ class Engine:
         tables = []
         bases: dict[Any, Any] = {}
         for model_id, fraction in version.challengers if version else ():
-            package = self.package(model_id)
-            if package is None:
-                continue
-            if package.schema not in bases:
-                bases[package.schema] = base_of(package.schema, table)
             keep = sampled(identity, model_id, fraction)
             begun = time.perf_counter()
-            output = package.plan.predict(bases[package.schema][keep])
+            found = self._outputs(batch.deployment, model_id, table, keep, bases)
+            if found is None:
+                continue
+            target, output = found
             each = (time.perf_counter() - begun) * 1e6 / max(len(output), 1)
             mine = pa.table(shared).filter(pa.array(keep)) if fraction < 1 else pa.table(shared)
             more = {
                 "model_id": pa.array([model_id] * len(output), pa.string()),
                 "role": pa.array(["challenger"] * len(output), pa.string()),
-                **outputs_of(package.schema.target, output),
+                **outputs_of(target, output, version.settings.get("threshold") if version else None),
                 "latency_us": pa.array(np.full(len(output), each)),
                 "event_id": pa.array([f"{e}.{model_id[:12]}" for e, k in zip(identity, keep.tolist(), strict=True) if k], pa.string()),
             }
@@ -215,6 +238,17 @@ class Engine:
                 mine = mine.append_column(name, values)
             tables.append(mine)
         return tables
+
+    def _outputs(self, deployment: str, model_id: str, table: pa.Table, keep: Bools, bases: dict[Any, Any]) -> tuple[Any, Any] | None:
+        """A challenger's target and outputs: of a package, or of a learner as it is now."""
+        if is_learner(model_id):
+            return self._learners.predict(deployment, model_id, table)
+        package = self.package(model_id)
+        if package is None:
+            return None
+        if package.schema not in bases:
+            bases[package.schema] = base_of(package.schema, table)
+        return package.schema.target, package.plan.predict(bases[package.schema][keep])
 
     def _version(self, batch: Batch) -> Version | None:
         """Who shadowed at the time of a batch; NotYet while this worker has not read so far."""
@@ -249,6 +283,7 @@ class Engine:
                 ids = ids | with_actuals(self._log, deployment, waiting)
             if ids:
                 join(self._log, deployment, ids)
+                report.suspended.extend((deployment, *found) for found in self._learners.learn(deployment, ids))
 
     def _confirm(self) -> None:
         now = now_us()
@@ -287,14 +322,6 @@ class Timer:
         now = time.perf_counter()
         self._seconds[step] = self._seconds.get(step, 0.0) + now - self._last
         self._last = now
-
-
-def outputs_from(package: ModelPackage, own: pa.Table) -> Any:
-    """A model's outputs (n, K) out of the logged columns."""
-    if package.schema.target.task == "regression":
-        return np.asarray(column(own, "predicted_value").to_numpy(zero_copy_only=False)).reshape(-1, 1)
-    flat = pc.list_flatten(column(own, "probabilities")).to_numpy(zero_copy_only=False)
-    return np.asarray(flat).reshape(-1, len(package.schema.target.classes))
 
 
 def sampled(identity: list[str], model_id: str, fraction: float) -> Bools:

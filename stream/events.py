@@ -114,6 +114,16 @@ class ChallengerAdded(Fact):
 
 
 @dataclass(frozen=True)
+class OnlineChallengerAdded(Fact):
+    """A model was born in the shadow that learns from each outcome."""
+
+    TYPE: ClassVar[str] = "online_challenger_added"
+    learner_id: str
+    kind: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ChallengerRemoved(Fact):
     """A model is no longer scored in the shadow."""
 
@@ -129,6 +139,25 @@ class DeploymentStateChanged(Fact):
     TYPE: ClassVar[str] = "deployment_state_changed"
     state: str
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class DeploymentConfigured(Fact):
+    """How a deployment decides was changed: its threshold, its humility rules; null takes a setting away."""
+
+    TYPE: ClassVar[str] = "deployment_configured"
+    settings: dict[str, Any]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ReferralAnswered(Fact):
+    """A person decided a prediction that a rule had referred to them."""
+
+    TYPE: ClassVar[str] = "referral_answered"
+    prediction_id: str
+    decision: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,6 +191,9 @@ class RetrainingStarted(Fact):
     start: str
     with_original: bool
     minutes: float | None = None
+    blueprints: list[str] = field(default_factory=list)
+    enter: bool = True
+    mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,8 +209,145 @@ class RetrainingFinished(Fact):
 
 
 @dataclass(frozen=True)
+class ChannelSet(Fact):
+    """Where notifications go; its secret lies in the artifacts, never here."""
+
+    TYPE: ClassVar[str] = "channel_set"
+    name: str
+    kind: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ChannelRemoved(Fact):
+    """A channel is no longer used."""
+
+    TYPE: ClassVar[str] = "channel_removed"
+    name: str
+
+
+@dataclass(frozen=True)
+class AlertRuleSet(Fact):
+    """What is to be watched of a deployment, and who is told."""
+
+    TYPE: ClassVar[str] = "alert_rule_set"
+    name: str
+    rule: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AlertRuleRemoved(Fact):
+    """It is no longer watched."""
+
+    TYPE: ClassVar[str] = "alert_rule_removed"
+    name: str
+
+
+@dataclass(frozen=True)
+class AlertRaised(Fact):
+    """A number crossed its bound: with the window, the position and the SELECT that show it."""
+
+    TYPE: ClassVar[str] = "alert_raised"
+    rule: str
+    severity: str
+    measure: str
+    value: float
+    bound: float
+    window: dict[str, Any]
+    sql: str
+    test: bool = False
+
+
+@dataclass(frozen=True)
+class AlertCleared(Fact):
+    """The number is back within its bound."""
+
+    TYPE: ClassVar[str] = "alert_cleared"
+    rule: str
+    measure: str
+    value: float
+    window: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NotificationEnded(Fact):
+    """A channel was told of an alert, or could not be."""
+
+    TYPE: ClassVar[str] = "notification_ended"
+    alert_id: str
+    channel: str
+    attempts: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class PolicySet(Fact):
+    """When a deployment is retrained, on what, and what becomes of the result."""
+
+    TYPE: ClassVar[str] = "policy_set"
+    name: str
+    policy: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PolicyRemoved(Fact):
+    """A policy is no longer in force."""
+
+    TYPE: ClassVar[str] = "policy_removed"
+    name: str
+
+
+@dataclass(frozen=True)
+class PolicyRunStarted(Fact):
+    """A policy's trigger fired; its retraining has the run's id."""
+
+    TYPE: ClassVar[str] = "policy_run_started"
+    run_id: str
+    policy: str
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PolicyRunFinished(Fact):
+    """What a run came to, in a sentence, with its evidence."""
+
+    TYPE: ClassVar[str] = "policy_run_finished"
+    run_id: str
+    outcome: str
+    sentence: str
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CohortMatured(Fact):
+    """The rows of a stretch of event time have their outcomes: detectors read it, as of the record time `cut` (microseconds)."""
+
+    TYPE: ClassVar[str] = "cohort_matured"
+    start: int
+    end: int
+    cut: int
+    rows: int
+    matched: int
+
+
+@dataclass(frozen=True)
+class ConceptDriftDetected(Fact):
+    """The champion's errors changed (ADWIN): which way, since when, and by how much."""
+
+    TYPE: ClassVar[str] = "concept_drift_detected"
+    model_id: str
+    direction: str
+    before: float
+    after: float
+    since: str
+    until: str
+    indices: list[int]
+    sql: str
+
+
+@dataclass(frozen=True)
 class DeadLettered(Fact):
-    """Messages that could not be handled were put aside."""
+    """Messages that could not be handled were put aside; what they held lies with the letters, never here."""
 
     TYPE: ClassVar[str] = "dead_lettered"
     topic: str
@@ -186,7 +355,28 @@ class DeadLettered(Fact):
     offset: int
     reason: str
     size: int
-    sample: str
+    count: int = 1
+    letters: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DeadLettersReplayed(Fact):
+    """Messages that had been put aside were sent again."""
+
+    TYPE: ClassVar[str] = "dead_letters_replayed"
+    letters: list[str]
+
+
+@dataclass(frozen=True)
+class DataErased(Fact):
+    """Rows were deleted on request; of an association id only its salted hash is kept ("" for all rows)."""
+
+    TYPE: ClassVar[str] = "data_erased"
+    erasure_id: str
+    digest: str
+    salt: str
+    rows: int
+    recorded_before: int
 
 
 FACTS: dict[str, type[Fact]] = {
@@ -200,13 +390,31 @@ FACTS: dict[str, type[Fact]] = {
         DeploymentCreated,
         ChampionChanged,
         ChallengerAdded,
+        OnlineChallengerAdded,
         ChallengerRemoved,
         DeploymentStateChanged,
+        DeploymentConfigured,
+        ReferralAnswered,
         ReplayRequested,
         ReplayFinished,
         RetrainingStarted,
         RetrainingFinished,
+        ChannelSet,
+        ChannelRemoved,
+        AlertRuleSet,
+        AlertRuleRemoved,
+        AlertRaised,
+        AlertCleared,
+        NotificationEnded,
+        PolicySet,
+        PolicyRemoved,
+        PolicyRunStarted,
+        PolicyRunFinished,
+        CohortMatured,
+        ConceptDriftDetected,
         DeadLettered,
+        DeadLettersReplayed,
+        DataErased,
     )
 }
 

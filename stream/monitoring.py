@@ -5,41 +5,38 @@ Gateway, portal and worker give the same answers because they are made here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from models import drift as distances
 from models.baseline import Baseline
-from models.metrics import METRICS, score_all
-from models.package import ModelPackage
+from models.estimation import estimated
+from models.metrics import METRICS
 from models.registry import Registry
 from models.types import Status
 from stream import queries
 from stream.clickhouse import EventLog
 from stream.clock import iso
+from stream.learners import target_package
 from stream.projections.catalog import Catalog
 from stream.queries import Window
+from stream.recount import package_of, recount
 
 LEAST_MATCHED = 100
+MOST_ESTIMATED = 1_000_000
 WARNING, FAILING = 0.05, 0.10
 T_4_95 = 2.7764451051977987  # 97.5 % quantile of Student's t with 4 degrees of freedom
 BLOCKS = 5
-LOADED: dict[str, ModelPackage] = {}
-
-
-def package_of(registry: Registry, model_id: str) -> ModelPackage:
-    """A package, loaded once a process."""
-    if model_id not in LOADED:
-        LOADED[model_id] = registry.load(model_id)
-    return LOADED[model_id]
 
 
 def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str) -> dict[str, Any]:
     """Totals by feature and buckets over time, of one baseline."""
     package = package_of(registry, model_id)
     baseline, importance = package.baseline, package.metadata["importance"]
-    sql, rows = queries.drift_counts(log, window, model_id)
+    sql, rows = queries.drift_counts(log, window, model_id) if window.folded else counts_from_rows(log, registry, window, model_id)
     total = np.zeros(baseline.size, dtype=np.int64)
     buckets = []
     for row in rows:
@@ -70,6 +67,18 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
     }
 
 
+def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id: str) -> tuple[str, list[dict[str, Any]]]:
+    """Bin counts a bucket where no fold has them: of a segment, or as they were known at a time."""
+    condition = replace(window, model_id=model_id).where()
+    found, _ = recount(log, registry, window.deployment, condition)
+    buckets: dict[int, Any] = {}
+    for (_, minute), counts in found.items():
+        at = minute * 60 // window.bucket * window.bucket
+        buckets[at] = buckets[at] + counts if at in buckets else counts
+    sql = f"SELECT features_num, features_cat, predicted_value, probabilities FROM predictions WHERE {condition} AND role = 'champion'"
+    return sql, [{"at": at, "counts": counts} for at, counts in sorted(buckets.items())]
+
+
 def variables(baseline: Baseline, counts: Any, importance: dict[str, float]) -> list[dict[str, Any]]:
     """PSI and status of each variable, the prediction last."""
     out = []
@@ -91,38 +100,58 @@ def detail(baseline: Baseline, counts: Any, name: str) -> dict[str, Any]:
     return {"kind": bins.kind, "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
 
 
-def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, as_of: int | None = None) -> dict[str, Any]:
-    """Totals, buckets, status against the baseline from the holdout."""
+def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, *, whole_story: bool = False) -> dict[str, Any]:
+    """Totals, buckets, status against the baseline from the holdout.
+
+    The whole story has label delay and the estimate before the actuals too; tiles and alerts do not pay for them.
+    """
     deployment = catalog.deployment(window.deployment)
-    package = package_of(registry, window.model_id or deployment.now.champion)
+    package = target_package(registry, catalog.models, window.model_id or deployment.now.champion)
     target = package.schema.target
     roles = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
-    sql, table = queries.outcome_rows(log, window, roles=roles, as_of=as_of)
-    rows = queries.scored(table, target.task, lambda m: package_of(registry, m).schema.target.classes, target.classes)
-    values = queries.finite(score_all(target.task, rows.y, rows.p))
+    sql, table = queries.outcome_rows(log, window, roles=roles)
+    rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
+    values = queries.finite(rows.metrics(slice(None)))
     blocks = block_values(rows) if len(rows.y) >= LEAST_MATCHED else {}
     baseline = package.metadata["metrics"]
     metrics = {}
     for name, value in values.items():
         metrics[name] = {"value": value, "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
     main = package.metadata["metric"]
-    whole = queries.count_rows(log, window, roles=roles, as_of=as_of)
-    counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows}
+    guess = estimate_answer(log, window, rows) if whole_story and target.task != "regression" and not window.model_id else None
+    whole = queries.count_rows(log, window, roles=roles)
+    counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None}
+    if whole_story and window.as_of is None:
+        counts["label_delay_seconds"] = queries.label_delay(log, window, roles=roles)
     return {
         "model_id": window.model_id or None,
         "metric": main,
         "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen},
+        "estimated": guess,
         "buckets": queries.metrics_by_bucket(rows),
         "status": metrics[main]["status"],
         "sql": sql,
     }
 
 
+def estimate_answer(log: EventLog, window: Window, rows: queries.Scored) -> dict[str, Any] | None:
+    """Expected metrics of all rows, and of the matched ones beside what became true of them: the method's own error."""
+    sql = f"SELECT probabilities FROM predictions WHERE {window.where()} AND role = 'champion' AND {queries.SERVED} AND length(probabilities) = {rows.p.shape[1]} LIMIT {MOST_ESTIMATED}"
+    table = log.arrow(sql)
+    if not table.num_rows:
+        return None
+    flat = pc.list_flatten(table.column("probabilities").combine_chunks()).to_numpy(zero_copy_only=False)
+    everything = estimated(np.asarray(flat, dtype=np.float64).reshape(-1, rows.p.shape[1]))
+    there, true = estimated(rows.p), rows.metrics(slice(None)) if len(rows.y) else {}
+    past = {name: {"estimated": there[name], "realised": true[name], "error": there[name] - true[name]} for name in there if name in true}
+    return {"method": "CBPE", "rows": table.num_rows, "metrics": queries.finite(everything), "on_matched_rows": past, "assumes": "calibrated probabilities and an unchanged P(y | x)", "sql": sql}
+
+
 def block_values(rows: queries.Scored) -> dict[str, list[float]]:
     """Each metric in five contiguous blocks of equal time; nothing where a block has no rows."""
     found: dict[str, list[float]] = {}
     for part in blocks_of(rows.times):
-        for name, value in score_all(rows.task, rows.y[part], rows.p[part]).items():
+        for name, value in rows.metrics(part).items():
             found.setdefault(name, []).append(value)
     return found
 
@@ -156,7 +185,7 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
     package = package_of(registry, champion)
     target = package.schema.target
     sql, table = queries.outcome_rows(log, window, roles="role IN ('champion', 'challenger')")
-    rows = queries.scored(table, target.task, lambda m: package_of(registry, m).schema.target.classes, target.classes)
+    rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
     mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
     compared = []
     for model_id, _ in deployment.now.challengers:
@@ -172,12 +201,12 @@ def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
     """Champion (a) and challenger (b) on the same rows."""
     if not len(a):
         return {}
-    first, second = score_all(rows.task, rows.y[a], rows.p[a]), score_all(rows.task, rows.y[b], rows.p[b])
+    first, second = rows.metrics(a), rows.metrics(b)
     differences: dict[str, list[float]] = {}
     if len(a) >= LEAST_MATCHED:
         for part in blocks_of(rows.times[a]):
-            x = score_all(rows.task, rows.y[a[part]], rows.p[a[part]])
-            z = score_all(rows.task, rows.y[b[part]], rows.p[b[part]])
+            x = rows.metrics(a[part])
+            z = rows.metrics(b[part])
             for name in x:
                 differences.setdefault(name, []).append(z[name] - x[name])
     out = {}

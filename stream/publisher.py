@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from stream import journal as journals
-from stream.batches import actual_batches, prediction_batches, refusal_batches, skipped
+from stream.batches import actual_batches, erasure_batches, prediction_batches, refusal_batches, skipped
 from stream.broker import BrokerUnavailable, Producer
 from stream.clickhouse import EventLog
-from stream.dead_letters import DeadLetters
+from stream.dead_letters import DeadLetters, Letter
 from stream.errors import LogUnavailable, QueryRejected
 from stream.journal import Journal, Record
 from stream.topics import JOINABLE, PREDICTIONS, partition_of
@@ -27,12 +27,14 @@ MOST_PENDING = 100_000
 STALLED = 20.0
 SLICE_BYTES = 8 << 20
 SLICE = 1000  # rows made into messages at a time: some two milliseconds of the loop
+A_RECORD = 4  # a record of one row costs as much as five rows of a large one
 
 Encoder = Callable[[Iterable[Record], str], Iterator[bytes]]
 ENCODERS: dict[str, tuple[str, Encoder]] = {
     "p": (PREDICTIONS, prediction_batches),
     "a": (JOINABLE, actual_batches),
     "x": (JOINABLE, refusal_batches),
+    "e": (JOINABLE, erasure_batches),
 }
 
 
@@ -48,11 +50,11 @@ def drained(pending: deque[Record]) -> Iterator[Record]:
 
 
 def slice_of(records: Iterator[Record]) -> list[Record]:
-    """The next records of some stream, bounded in rows and bytes."""
-    group, rows, size = [], 0, 0
-    while rows < SLICE and size < SLICE_BYTES and (record := next(records, None)) is not None:
+    """The next records of some stream, bounded in work and bytes."""
+    group, work, size = [], 0, 0
+    while work < SLICE and size < SLICE_BYTES and (record := next(records, None)) is not None:
         group.append(record)
-        rows, size = rows + weight(record), size + record.get("z", 0)
+        work, size = work + A_RECORD + weight(record), size + record.get("z", 0)
     return group
 
 
@@ -151,7 +153,7 @@ class Publisher:
                 messages.extend(encoder([record], journal))
             except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
                 reason = f"cannot be encoded: {type(error).__name__}: {error}"
-                await self._letters.put(f"journal {journal}", record["p"], record["s"], reason, json.dumps(record, default=str).encode())
+                await self._letters.put(Letter(f"journal {journal}", record["p"], record["s"], reason, json.dumps(record, default=str).encode()))
                 messages.append(skipped(record, journal))
         return messages
 

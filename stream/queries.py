@@ -16,18 +16,29 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso
 
+SERVED = "position(humility, ':error') = 0"  # a rule may have refused to serve a row
 BUCKETS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a question is about: a deployment, event times in microseconds, a bucket in seconds."""
+    """What a question is about: a deployment, event times in microseconds, a bucket in seconds.
+
+    `as_of` asks as it was known then (microseconds of record time); `segment` is a condition of SQL.
+    """
 
     deployment: str
     start: int | None = None
     end: int | None = None
     bucket: int = 3600
     model_id: str = ""
+    as_of: int | None = None
+    segment: str = ""
+
+    @property
+    def folded(self) -> bool:
+        """Whether the maintained counts answer it; otherwise the rows do."""
+        return self.as_of is None and not self.segment
 
     def where(self, *, times: str = "occurred_at") -> str:
         """The WHERE of the question."""
@@ -38,6 +49,10 @@ class Window:
             parts.append(f"{times} < fromUnixTimestamp64Micro({self.end})")
         if self.model_id:
             parts.append(f"model_id = {literal(self.model_id)}")
+        if self.as_of is not None:
+            parts.append(f"recorded_at <= fromUnixTimestamp64Micro({self.as_of})")
+        if self.segment:
+            parts.append(self.segment)
         return " AND ".join(parts)
 
     def bucketed(self, times: str = "occurred_at") -> str:
@@ -53,7 +68,7 @@ def service_health(log: EventLog, window: Window) -> dict[str, Any]:
     arrayMap(x -> round(x, 1), quantilesExact(0.5, 0.9, 0.95, 0.99)(latency)) AS latency_us, uniqExact(consumer) AS consumers"""
     sql = f"SELECT at, {figures}\nFROM ({requests})\nGROUP BY at ORDER BY at"
     whole = f"SELECT {figures}\nFROM ({requests})"  # not WITH TOTALS: chDB 26.9 garbles its JSON where there are no rows
-    plain = Window(window.deployment, window.start, window.end, window.bucket)
+    plain = Window(window.deployment, window.start, window.end, window.bucket, as_of=window.as_of)  # a refused request has no inputs
     refused = f"""SELECT {plain.bucketed("recorded_at")} AS at, countIf(status < 500) AS user_errors, countIf(status >= 500) AS server_errors
 FROM refusals WHERE {plain.where(times="recorded_at")} GROUP BY at ORDER BY at"""
     errors = {row["at"]: row for row in log.rows(refused)}
@@ -89,19 +104,22 @@ def _errors(row: dict[str, Any] | None, answered: int) -> dict[str, Any]:
     return {"user_errors": user, "server_errors": server, "user_error_rate": user / whole, "server_error_rate": server / whole}
 
 
-OUTCOMES_AS_OF = """(SELECT p.*, a.latest.1 AS actual_value, a.latest.2 AS actual_class
-    FROM (SELECT * FROM predictions WHERE recorded_at <= fromUnixTimestamp64Micro({as_of})) AS p
-    INNER JOIN (SELECT deployment, association_id, argMax((actual_value, actual_class, retracted), (occurred_at, recorded_at, event_id)) AS latest
-        FROM actuals WHERE recorded_at <= fromUnixTimestamp64Micro({as_of}) GROUP BY deployment, association_id) AS a
-    ON p.deployment = a.deployment AND p.association_id = a.association_id WHERE NOT a.latest.3)"""
+def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
+    """Predictions with the latest actual that was received by a record time (microseconds), as a subquery."""
+    known = f"deployment = {literal(deployment)} AND recorded_at <= fromUnixTimestamp64Micro({as_of})"
+    return f"""(SELECT p.*, a.latest.1 AS actual_value, a.latest.2 AS actual_class
+    FROM (SELECT * FROM predictions WHERE {known} AND ({where})) AS p
+    INNER JOIN (SELECT association_id, argMax((actual_value, actual_class, retracted), (occurred_at, recorded_at, event_id)) AS latest
+        FROM actuals WHERE {known} GROUP BY association_id) AS a
+    ON p.association_id = a.association_id WHERE NOT a.latest.3)"""
 
 
-def outcome_rows(log: EventLog, window: Window, *, roles: str, as_of: int | None = None) -> tuple[str, Any]:
+def outcome_rows(log: EventLog, window: Window, *, roles: str) -> tuple[str, Any]:
     """The matched rows of a window as Arrow: bucket, model, probabilities or value, actual; and the SELECT."""
-    source = OUTCOMES_AS_OF.format(as_of=as_of) if as_of is not None else "outcomes"
+    source = outcomes_as_of(window.deployment, window.as_of) if window.as_of is not None else "outcomes"
     sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id, role, event_id,
     if(role = 'challenger', substring(event_id, 1, length(event_id) - 13), event_id) AS row_id, predicted_value, predicted_class, probabilities, actual_value, actual_class
-FROM {source} WHERE {window.where()} AND {roles} ORDER BY occurred_at, event_id"""
+FROM {source} WHERE {window.where()} AND {roles} AND {SERVED} ORDER BY occurred_at, event_id"""
     return sql, log.arrow(sql)
 
 
@@ -117,6 +135,11 @@ class Scored:
     unseen: int
     ids: Any
     times: Any
+    chosen: Any = None
+
+    def metrics(self, rows: Any) -> dict[str, float]:
+        """All metrics of some rows, decisions as they were served."""
+        return score_all(self.task, self.y[rows], self.p[rows], None if self.chosen is None else self.chosen[rows])
 
 
 def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ...]], reference: tuple[str, ...]) -> Scored:
@@ -142,7 +165,8 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
         rows = np.nonzero(models == model_id)[0]
         flat = pc.list_flatten(lists.take(pa.array(rows))).to_numpy(zero_copy_only=False)
         p[np.ix_(rows, np.array([index[label] for label in classes]))] = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes))
-    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times)
+    served = np.array([index.get(v, 0) for v in table.column("predicted_class").to_pylist()], dtype=np.int64)
+    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times, served)
 
 
 def metrics_by_bucket(rows: Scored) -> list[dict[str, Any]]:
@@ -150,7 +174,7 @@ def metrics_by_bucket(rows: Scored) -> list[dict[str, Any]]:
     out = []
     for at in np.unique(rows.at):
         mask = rows.at == at
-        out.append({"at": iso(int(at)), "rows": int(mask.sum()), **_means(rows, mask), "metrics": finite(score_all(rows.task, rows.y[mask], rows.p[mask]))})
+        out.append({"at": iso(int(at)), "rows": int(mask.sum()), **_means(rows, mask), "metrics": finite(rows.metrics(mask))})
     return out
 
 
@@ -167,10 +191,18 @@ def finite(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
 
 
-def count_rows(log: EventLog, window: Window, *, roles: str, as_of: int | None = None) -> int:
-    """The scored rows of a window, as they were known at a time."""
-    known = f" AND recorded_at <= fromUnixTimestamp64Micro({as_of})" if as_of is not None else ""
-    return int(log.rows(f"SELECT count() AS rows FROM predictions WHERE {window.where()} AND {roles}{known}")[0]["rows"])
+def count_rows(log: EventLog, window: Window, *, roles: str) -> int:
+    """The scored rows of a window."""
+    return int(log.rows(f"SELECT count() AS rows FROM predictions WHERE {window.where()} AND {roles} AND {SERVED}")[0]["rows"])
+
+
+def label_delay(log: EventLog, window: Window, *, roles: str) -> dict[str, float | None]:
+    """Seconds from a prediction to its outcome, by when it became known and by when it was received: median, 95 %."""
+    sql = f"""SELECT quantilesExact(0.5, 0.95)(dateDiff('second', occurred_at, actual_at)) AS known, quantilesExact(0.5, 0.95)(dateDiff('second', recorded_at, actual_received_at)) AS received, count() AS n
+FROM outcomes WHERE {window.where()} AND {roles}"""
+    row = log.rows(sql)[0]
+    names = ("known_p50", "known_p95", "received_p50", "received_p95")
+    return dict(zip(names, [*row["known"], *row["received"]], strict=True)) if row["n"] else dict.fromkeys(names)
 
 
 def accuracy_totals(log: EventLog, deployment: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.metrics import decide
+from models.metrics import decide_at
 from models.schema import Schema, Target
 from models.types import Floats
 from stream.batches import Batch
@@ -123,13 +123,13 @@ def event_ids(table: pa.Table) -> list[str]:
     ]
 
 
-def outputs_of(target: Target, output: Floats) -> dict[str, pa.Array]:
+def outputs_of(target: Target, output: Floats, threshold: float | None = None) -> dict[str, pa.Array]:
     """A model's outputs as the log's columns: value, class, probabilities."""
     if target.task == "regression":
         empty = pa.array([[]] * len(output), pa.list_(pa.float64()))
         return {"predicted_value": pa.array(output[:, 0]), "predicted_class": pa.array([""] * len(output)), "probabilities": empty}
     names = np.array(target.classes, dtype=object)
-    chosen = decide(output)
+    chosen = decide_at(output, threshold)
     value = output[:, 1] if target.task == "binary" else output[np.arange(len(output)), chosen]
     offsets = pa.array(np.arange(len(output) + 1, dtype=np.int32) * output.shape[1])
     return {

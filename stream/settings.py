@@ -42,6 +42,14 @@ def positive(text: str) -> int:
     return number
 
 
+def whole(text: str) -> int:
+    """A whole number from 0 up."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """A word of a list."""
 
@@ -78,6 +86,9 @@ TABLE = (
     Setting("CHAMPION_BROKER_PORT", port, "9092", "port of the embedded broker"),
     Setting("CHAMPION_EVENTLOG_PORT", port, "8123", "port of the embedded ClickHouse engine"),
     Setting("CHAMPION_PARTITIONS", positive, "4", "partitions of the prediction and actual topics; fixed for an installation"),
+    Setting("CHAMPION_WORKER_PROCESSES", positive, "1", "worker processes of `champion up`; they share the partitions"),
+    Setting("CHAMPION_LOG_RETENTION_DAYS", whole, "0", "days that rows stay in the log's tables; 0: for ever (events always stay)"),
+    Setting("CHAMPION_TOPIC_RETENTION_HOURS", positive, "168", "hours that records stay in the topics we make on a real Kafka"),
     Setting("CHAMPION_URL", str, "http://127.0.0.1:8080", "the gateway that the command line talks to"),
     Setting("CHAMPION_API_KEY", str, "", "the key that the command line shows the gateway"),
 )
@@ -101,6 +112,9 @@ class Settings:
     broker_port: int
     eventlog_port: int
     partitions: int
+    worker_processes: int
+    log_retention_days: int
+    topic_retention_hours: int
     url: str
     api_key: str
 

@@ -13,6 +13,7 @@ MONITORING = "monitoring"
 
 WORKERS = "champion-workers"
 COURIERS = "champion-couriers"
+LETTERS = "champion-letters"
 
 
 def partition_of(deployment: str, partitions: int) -> int:

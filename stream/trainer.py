@@ -16,6 +16,7 @@ from stream.broker import BrokerUnavailable, Producer
 from stream.clickhouse import EventLog
 from stream.clock import parse_time
 from stream.control import Follower
+from stream.erasure import ASSOCIATION
 from stream.errors import LogUnavailable, QueryRejected, Refused
 from stream.events import (
     ChallengerAdded,
@@ -45,7 +46,7 @@ class Trainer:
         """Wire the parts."""
         self._settings = settings
         self.name = f"trainer-{socket.gethostname()}"
-        self._producer = Producer(settings.bootstrap, administer=settings.administered_partitions)
+        self._producer = Producer(settings.bootstrap, administer=settings.administered_partitions, hours=settings.topic_retention_hours)
         self._beats = EventLog(settings.eventlog_url, writer_key=writer_key)
         self._log = EventLog(settings.eventlog_url, timeout=900)
         self._follower = Follower(settings.bootstrap, self._producer, self._log)
@@ -152,7 +153,7 @@ class Trainer:
         """The end of a retraining: its best model enters as challenger."""
         if not project.retraining_id:
             return
-        if best:
+        if best and project.options.get("enter", True):
             await self._say(ChallengerAdded(best["model_id"]), project.deployment)
         record = project.options.get("training_set", {})
         fact = RetrainingFinished(project.retraining_id, project.project_id, best.get("model_id", ""), record, error)
@@ -183,10 +184,9 @@ class Trainer:
             await self._say(RetrainingFinished(job.job_id, error=f"{error}" or type(error).__name__), job.deployment)
             return
         kept = {f.name for f in package.schema.features} | set(package.schema.unused)
-        options |= {"timestamp": training_set.EVENT_TIME, "training_set": record, "task": champion.task, "exclude": [e for e in options.get("exclude", []) if e in kept]}
-        options.pop("association_id", None)
-        if request.get("minutes"):
-            options["minutes"] = request["minutes"]
+        options |= {"timestamp": training_set.EVENT_TIME, "training_set": record, "task": champion.task, "association_id": ASSOCIATION, "exclude": [e for e in options.get("exclude", []) if e in kept]}
+        options |= {name: request[name] for name in ("minutes", "mode", "blueprints") if request.get(name)}
+        options["enter"] = bool(request.get("enter", True))
         present = await asyncio.to_thread(self._columns, name)
         options["exclude"] = [column for column in options["exclude"] if column in present]
         await self._say(ProjectCreated(job.job_id, f"retraining of {job.deployment}", name, options, job.job_id), job.deployment, key=job.job_id)

@@ -20,19 +20,24 @@ from faust.transport.drivers import aiokafka as driver
 
 from models.registry import Artifacts, Registry
 from stream import events
-from stream.broker import BrokerUnavailable, Producer, consume
+from stream.broker import BrokerUnavailable, Message, Producer, consume, ends, group_of
 from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.control import Follower, Recorder
 from stream.courier import Courier
-from stream.dead_letters import DeadLetters
+from stream.dead_letters import DeadLetters, Letter, keep
 from stream.engine import Engine, Raw, Report, split
+from stream.erasure import event_id as erasure_event_id
 from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected
+from stream.events import ChallengerRemoved, Event, new_id
 from stream.heartbeats import heartbeats
 from stream.monitoring import drift_answer
 from stream.queries import Window, accuracy_totals
+from stream.retention import retain
 from stream.settings import Settings
-from stream.topics import ACTUALS, CONTROL, COURIERS, JOINABLE, MONITORING, PREDICTIONS, WORKERS
+from stream.steward import Steward
+from stream.topics import ACTUALS, CONTROL, COURIERS, DEAD_LETTERS, JOINABLE, LETTERS, MONITORING, PREDICTIONS, WORKERS
+from stream.watchdog import Place, Watchdog
 
 log = logging.getLogger("champion.worker")
 
@@ -42,6 +47,7 @@ FETCH_WAIT_MS = 25
 LARGEST = 64 << 20
 MOST_BYTES = 24 << 20
 TELL_EVERY = 5.0
+WATCH_EVERY = 10.0
 PATIENCE = 300
 
 
@@ -71,18 +77,23 @@ class Worker:
         """Wire the parts; nothing is opened yet."""
         self._settings = settings
         self.name = f"worker-{socket.gethostname()}-{os.getpid()}"
-        self._producer = Producer(settings.bootstrap, administer=settings.administered_partitions)
+        self._producer = Producer(settings.bootstrap, administer=settings.administered_partitions, hours=settings.topic_retention_hours)
         self._log = EventLog(settings.eventlog_url, writer_key=writer_key)
         self._letters = DeadLetters(self._producer, self.name)
         self._follower = Follower(settings.bootstrap, self._producer, self._log)
         self._recorder = Recorder(self._log)
         self._registry = Registry(Artifacts(settings.artifacts))
-        self._engine = Engine(self._log, self._registry, self._follower)
+        self._engine = Engine(self._log, self._registry, self._follower, settings.partitions)
         self._courier = Courier(self._producer, self._letters, settings.partitions)
+        self._steward = Steward(EventLog(settings.eventlog_url, writer_key=writer_key), self._registry, self._follower)
         self._inbox: asyncio.Queue[tuple[list[Raw], asyncio.Future[None]]] = asyncio.Queue()
         self._stale = False
         self._report: dict[str, Any] = {"cycles": 0, "rows": 0, "busy_seconds": 0.0, "seconds": {}}
         self._touched: set[str] = set()
+        self._watchdog = Watchdog()
+        self._assigned: set[Place] = set()
+        self._busy = False
+        self._cluster = ""
 
     async def submit(self, values: list[Any]) -> None:
         """Hand messages to the next cycle and wait until the log has them."""
@@ -90,22 +101,52 @@ class Worker:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._inbox.put((raws, done))
         await done
+        self._note(values)
+
+    def _note(self, values: list[Any]) -> None:
+        for v in values:
+            self._watchdog.handled((v.message.topic, v.message.partition), v.message.offset)
 
     async def run_cycles(self) -> None:
         """Take all that waits, handle it, answer; for ever."""
         while True:
+            self._busy = False
             taken = [await self._inbox.get()]
+            self._busy = True
             size = sum(len(r.value) for r in taken[0][0])
             while not self._inbox.empty() and size < MOST_BYTES:
                 taken.append(self._inbox.get_nowait())
                 size += sum(len(r.value) for r in taken[-1][0])
+            await self._same_broker()
             report = await self._until_done([raw for raws, _ in taken for raw in raws])
-            for raw, reason in report.bad:
-                await self._letters.put(raw.topic, raw.partition, raw.offset, reason, raw.value)
+            await self._letters.put(*(Letter(raw.topic, raw.partition, raw.offset, reason, raw.value) for raw, reason in report.bad))
+            await self._tell_erased(report)
             self._count(report)
             for _, done in taken:
                 if not done.done():
                     done.set_result(None)
+
+    async def _same_broker(self) -> None:
+        """Messages of another broker than the one we began with are not ours: our place in it means nothing."""
+        with contextlib.suppress(BrokerUnavailable):  # then they came while it was there
+            if await self._producer.look() != self._cluster:
+                log.error("the broker is another one: this worker ends")
+                logging.shutdown()
+                os._exit(1)
+
+    async def _tell_erased(self, report: Report) -> None:
+        """Each erasure, and each learner that is suspended, is one event, however often it is done."""
+        messages = [Event(erasure_event_id(fact), now_us(), self.name, deployment, fact).encode() for deployment, fact in report.erased]
+        for deployment, learner, reason in report.suspended:
+            fact = ChallengerRemoved(learner, f"suspended: {reason}")
+            messages.append(Event(new_id(f"suspended:{learner}"), now_us(), self.name, deployment, fact).encode())
+        while messages:
+            try:
+                await self._producer.send(CONTROL, messages, 0)
+            except BrokerUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     async def _until_done(self, raws: list[Raw]) -> Report:
         """Run one cycle, again and again while the log is away; a message that breaks it is put aside."""
@@ -160,6 +201,8 @@ class Worker:
             report = await self._until_done([raw])
             whole.bad.extend(report.bad)
             whole.touched |= report.touched
+            whole.erased.extend(report.erased)
+            whole.suspended.extend(report.suspended)
         return whole
 
     def _count(self, report: Report) -> None:
@@ -171,12 +214,13 @@ class Worker:
 
     async def record(self, values: list[Any]) -> None:
         """Append control events to the log; never gives up."""
-        proposals = []
+        proposals, bad = [], []
         for value in values:
             try:
                 proposals.append(events.decode(value.value or b""))
             except Malformed as error:
-                await self._letters.put(value.message.topic, value.message.partition, value.message.offset, str(error), value.value)
+                bad.append(Letter(value.message.topic, value.message.partition, value.message.offset, str(error), value.value or b""))
+        await self._letters.put(*bad)
         while True:
             try:
                 await asyncio.to_thread(self._recorder.record, proposals)
@@ -184,12 +228,13 @@ class Worker:
                 log.warning("control events wait for the log: %s", error)
                 await asyncio.sleep(0.5)
             else:
+                self._note(values)
                 return
 
     def app(self) -> faust.App:
         """The Faust app with its three agents."""
         app = faust.App(
-            WORKERS,
+            group_of(WORKERS, self._cluster),
             broker="kafka://" + self._settings.bootstrap.replace(",", ";kafka://"),
             store="memory://",
             topic_allow_declare=False,
@@ -232,9 +277,15 @@ class Worker:
             log.info("assigned %s", sorted(f"{t.topic}/{t.partition}" for t in assigned))
             self._stale = True
             self._recorder.reset()
+            self._assigned = {(str(t.topic), int(t.partition)) for t in assigned}
+            self._watchdog.assigned(self._assigned)
 
         app.on_partitions_assigned.connect(on_assigned)  # type: ignore[arg-type]
         return app
+
+    async def _keep_letters(self, cluster: str, messages: list[Message]) -> None:
+        del cluster
+        await keep(self._log, messages)
 
     async def heartbeat(self) -> None:
         """Every two seconds: alive, and what was done so far."""
@@ -244,6 +295,21 @@ class Worker:
             return {**self._report, "pid": os.getpid(), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "dead_letters": self._letters.count}
 
         await heartbeats(self._log, "worker", self.name, detail)
+
+    async def watch(self) -> None:
+        """Faust's consumers are known to die silently: then this process ends, and another begins."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            try:
+                found = await ends(self._settings.bootstrap, self._assigned) if self._assigned else {}
+            except BrokerUnavailable:
+                continue
+            self._report["lag"] = sum(self._watchdog.lag(found).values())
+            stuck = self._watchdog.stuck(found, asyncio.get_running_loop().time())
+            if stuck and not self._busy:
+                log.error("nothing is handled although messages wait in %s: this worker ends", stuck)
+                logging.shutdown()
+                os._exit(1)
 
     async def tell(self) -> None:
         """Publish drift and accuracy of the deployments that changed to `monitoring`."""
@@ -274,13 +340,17 @@ class Worker:
             loop.add_signal_handler(name, stop.set)
         await asyncio.gather(self._wait_for_broker(), asyncio.to_thread(self._log.wait, 120.0))
         await asyncio.to_thread(self._log.migrate)
+        await asyncio.to_thread(retain, self._log, self._settings.log_retention_days)
         app = self.app()
         app.transport = _Transport(app.conf.broker_consumer, app, loop=loop)
         tasks = [
             asyncio.create_task(self._follower.run()),
             asyncio.create_task(consume(self._settings.bootstrap, ACTUALS, COURIERS, self._courier.carry)),
+            asyncio.create_task(consume(self._settings.bootstrap, DEAD_LETTERS, LETTERS, self._keep_letters)),
             asyncio.create_task(self.run_cycles()),
             asyncio.create_task(self.heartbeat()),
+            asyncio.create_task(self.watch()),
+            asyncio.create_task(self._steward.run(lambda: (CONTROL, 0) in self._assigned)),
             asyncio.create_task(self.tell()),
         ]
         await self._follower.caught_up.wait()
@@ -302,7 +372,7 @@ class Worker:
     async def _wait_for_broker(self) -> None:
         while True:
             with contextlib.suppress(BrokerUnavailable):
-                await self._producer.check()
+                self._cluster = await self._producer.look()
                 # topics are made by the first metadata request or message, never administered here
                 return
             await asyncio.sleep(0.1)

@@ -25,3 +25,4 @@ def system(tmp_path_factory):
     found = start_system(tmp_path_factory.mktemp("system") / "var")
     yield found
     stop(found.process)
+

@@ -100,8 +100,8 @@ def launch(folder, environment):
         time.sleep(0.1)
 
 
-def deploy_small(system, folder):
-    """Train on 400 made-up rows; deploy the linear model as `d` with LightGBM in the shadow."""
+def deploy_small(system, folder, names=("d",), shadows=("lightgbm",)):
+    """Train on 400 made-up rows; deploy the linear model with others in the shadow."""
     rng = random.Random(0)
     rows = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(400)]
     file = folder / "train.csv"
@@ -109,8 +109,10 @@ def deploy_small(system, folder):
     project = system.api.create_project(file, "y")
     assert system.api.wait_for_project(project)["state"] == "completed"
     models = {m["blueprint"]: m["model_id"] for m in system.api.get(f"/v1/projects/{project}/leaderboard")["models"]}
-    system.api.post("/v1/deployments", {"name": "d", "model_id": models["linear"]})
-    system.api.post("/v1/deployments/d/challengers", {"model_id": models["lightgbm"]})
+    for name in names:
+        system.api.post("/v1/deployments", {"name": name, "model_id": models["linear"]})
+        for shadow in shadows:
+            system.api.post(f"/v1/deployments/{name}/challengers", {"model_id": models[shadow]})
 
 
 def from_rows(rows):

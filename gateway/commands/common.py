@@ -107,11 +107,13 @@ def wait_for_job(api: Client, deployment: str, job_id: str, quiet: bool) -> dict
 
 
 def window_options(command: Any) -> Any:
-    """--from, --to and --bucket."""
+    """--from, --to, --bucket, --segment and --at."""
     for option in (
         click.option("--from", "start", default=""),
         click.option("--to", "end", default=""),
         click.option("--bucket", default="1d"),
+        click.option("--segment", default="", help="Of these rows only: carrier=UA, distance>=1000, consumer=mobile, sql:EXPRESSION."),
+        click.option("--at", default="", help="As it was known at this time."),
     ):
         command = option(command)
     return command

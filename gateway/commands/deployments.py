@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import click
+import orjson
 
 from gateway.client import Refusal
 from gateway.commands.common import AS_JSON, board, brief, client, out, show, wait_for_job, window_options
@@ -30,15 +31,17 @@ def deploy(model_id: str, name: str, association_id: str, timestamp: str, as_jso
 
 @click.command()
 @click.argument("deployment")
-@click.argument("model_id")
+@click.argument("model_id", required=False)
 @click.option("--fraction", default=1.0)
+@click.option("--online", default="", help="Bear a model that learns from each outcome: linear, naive_bayes, hoeffding_tree or adaptive_random_forest.")
 @AS_JSON
-def challenge(deployment: str, model_id: str, fraction: float, as_json: bool) -> None:
-    """Score a model on the same rows in the shadow.
+def challenge(deployment: str, model_id: str | None, fraction: float, online: str, as_json: bool) -> None:
+    """Score a model on the same rows in the shadow; with --online, one that learns.
 
     Example: champion challenge flights 9c0d1e
     """
-    show(brief(client().post(f"/v1/deployments/{deployment}/challengers", {"model_id": model_id, "fraction": fraction})), as_json)
+    body = {"online": online} if online else {"model_id": model_id, "fraction": fraction}
+    show(brief(client().post(f"/v1/deployments/{deployment}/challengers", body)), as_json)
 
 
 @click.command()
@@ -97,18 +100,20 @@ def actuals(deployment: str, file: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("deployment", required=False)
+@click.option("--at", default="", help="As it was known at this time.")
 @AS_JSON
-def status(deployment: str | None, as_json: bool) -> None:
+def status(deployment: str | None, at: str, as_json: bool) -> None:
     """Show a deployment's state, health, drift and accuracy; without a name, all of them.
 
-    Example: champion status flights
+    Example: champion status flights --at 2026-11-01T12:00
     """
     api = client()
-    found = [api.get(f"/v1/deployments/{deployment}")] if deployment else list(api.items("/v1/deployments"))
+    names = [deployment] if deployment else [d["name"] for d in api.items("/v1/deployments")]
     rows = []
-    for item in found:
-        path = f"/v1/deployments/{item['name']}"
-        health, drifting, accurate = api.get(path + "/service-health", bucket="1d"), api.get(path + "/drift", bucket="1d"), api.get(path + "/accuracy", bucket="1d")
+    for name in names:
+        path = f"/v1/deployments/{name}"
+        item = api.get(path, as_of=at)
+        health, drifting, accurate = (api.get(f"{path}/{what}", bucket="1d", as_of=at) for what in ("service-health", "drift", "accuracy"))
         totals = accurate["totals"]
         rows.append(
             {
@@ -122,7 +127,7 @@ def status(deployment: str | None, as_json: bool) -> None:
                 "waiting": totals["waiting"],
             }
         )
-    show(rows, as_json)
+    show(rows, as_json, title=f"as it was known at {at}" if at else "")
 
 
 @click.command()
@@ -146,12 +151,12 @@ def verify(deployment: str | None, as_json: bool) -> None:
 @click.argument("deployment")
 @window_options
 @AS_JSON
-def drift(deployment: str, start: str, end: str, bucket: str, as_json: bool) -> None:
+def drift(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
     """Show the drift of each input and of the prediction.
 
     Example: champion drift flights --from 2013-09-01
     """
-    found = client().call("GET", f"/v1/deployments/{deployment}/drift", query={"from": start, "to": end, "bucket": bucket})
+    found = client().call("GET", f"/v1/deployments/{deployment}/drift", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at})
     rows = [*found["totals"]["features"], found["totals"]["prediction"]]
     show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
 
@@ -161,12 +166,12 @@ def drift(deployment: str, start: str, end: str, bucket: str, as_json: bool) -> 
 @window_options
 @click.option("--model", default="")
 @AS_JSON
-def accuracy(deployment: str, start: str, end: str, bucket: str, model: str, as_json: bool) -> None:
+def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, model: str, as_json: bool) -> None:
     """Show the metrics on matched rows, against the holdout.
 
     Example: champion accuracy flights --bucket 7d
     """
-    found = client().call("GET", f"/v1/deployments/{deployment}/accuracy", query={"from": start, "to": end, "bucket": bucket, "model_id": model})
+    found = client().call("GET", f"/v1/deployments/{deployment}/accuracy", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model})
     if as_json:
         show(found, as_json=True)
         return
@@ -212,3 +217,32 @@ def retrain(deployment: str, start: str, with_original: bool, minutes: float | N
         show(done, as_json)
     else:
         board(api, job["retraining_id"], as_json)
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--set", "rules", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None, help="Replace the rules by those of a JSON file.")
+@click.option("--dry-run", "rehearsed", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None, help="Rehearse the rules of a JSON file on the stored past.")
+@click.option("--recommend", is_flag=True, help="Print rules to begin with.")
+@click.option("--threshold", type=float, default=None, help="The positive class from this probability on.")
+@AS_JSON
+def humility(deployment: str, rules: Path | None, rehearsed: Path | None, recommend: bool, threshold: float | None, as_json: bool) -> None:
+    """Show humility rules and their hits; set, rehearse or recommend rules.
+
+    Example: champion humility flights --recommend > rules.json
+    """
+    api, path = client(), f"/v1/deployments/{deployment}"
+    if recommend:
+        click.echo(orjson.dumps(api.get(path + "/humility/recommended")["rules"], option=orjson.OPT_INDENT_2).decode())
+    elif rehearsed is not None:
+        found = api.post(path + "/humility/dry-run", {"rules": orjson.loads(rehearsed.read_bytes())})
+        show(found if as_json else found["rules"], as_json, title=f"{found['rows']:,} stored rows, {found['matched']:,} with an actual")
+        if not as_json and found["metrics"]:
+            show([{"metric": name, **values} for name, values in found["metrics"].items()], as_json)
+    elif rules is not None:
+        show([api.call("PUT", path + "/humility", {"rules": orjson.loads(rules.read_bytes())})], as_json)
+    elif threshold is not None:
+        show([api.call("PATCH", path, {"threshold": threshold})], as_json)
+    else:
+        found = api.get(path + "/humility")
+        show(found if as_json else found["totals"]["rules"], as_json, title=f"{len(found['rules'])} rules")

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.errors import ApiError, json_response
-from gateway.handlers.predictions import csv_rows
+from gateway.errors import ApiError, json_response, object_body
 from gateway.keys import FOLLOWER, PUBLISHER, TELEMETRY
+from gateway.protocols.native import csv_rows
 from stream.clock import now_us
 from stream.courier import actual_id, parse_item
 from stream.errors import Malformed
@@ -18,12 +18,25 @@ from stream.rows import number_or_none
 
 RECORD_ROWS = 2000
 MOST_REASONS = 1000
+RENAMED = {"associationId": "association_id", "actualValue": "actual"}
 
 
 async def upload(request: web.Request) -> web.Response:
     """Journal the actuals that can be read; answer which and why not."""
+    return take(request, await items_of(request))
+
+
+async def upload_datarobot(request: web.Request) -> web.Response:
+    """The same in DataRobot's names: {"data": [{"associationId", "actualValue", "timestamp"?}]}."""
+    data = await object_body(request, "data")
+    if not isinstance(data["data"], list):
+        raise ApiError(422, "wrong_type", 'send {"data": [{"associationId", "actualValue"}, …]}')
+    return take(request, [{RENAMED.get(k, k): v for k, v in item.items()} if isinstance(item, dict) else item for item in data["data"]])
+
+
+def take(request: web.Request, items: list[Any]) -> web.Response:
+    """Accept what can be accepted."""
     name = request.match_info["d"]
-    items = await items_of(request)
     if not items:
         raise ApiError(422, "no_rows", "there are no actuals in the body")
     catalog = request.app[FOLLOWER].catalog

@@ -11,9 +11,12 @@ from aiohttp import web
 from gateway.errors import ApiError, json_response
 from gateway.keys import EVENT_LOG, FOLLOWER
 from stream.clock import iso, now_us, parse_time
+from stream.control import catalog_as_of
 from stream.events import Event, Fact, new_id
 from stream.position import read_position
+from stream.projections.catalog import Catalog
 from stream.queries import BUCKETS, Window
+from stream.segments import condition
 
 WAIT = 15.0
 CONTROL_SOURCE = "control"
@@ -64,14 +67,23 @@ async def wait_after(request: web.Request) -> None:
 
 
 def window_of(request: web.Request, deployment: str) -> Window:
-    """from, to, bucket and model_id of a question."""
+    """from, to, bucket, model_id, as_of and segment of a question."""
     bucket = request.query.get("bucket", "1h")
     if bucket not in BUCKETS:
         raise ApiError(422, "wrong_bucket", f"bucket is one of {', '.join(BUCKETS)}")
     model = request.query.get("model_id", "")
     if model:
         model = request.app[FOLLOWER].catalog.model(model).model_id
-    return Window(deployment, moment(request, "from"), moment(request, "to"), BUCKETS[bucket], model)
+    segment = request.query.get("segment", "")
+    return Window(deployment, moment(request, "from"), moment(request, "to"), BUCKETS[bucket], model, moment(request, "as_of"), condition(segment) if segment else "")
+
+
+async def catalog_of(request: web.Request) -> Catalog:
+    """The catalog as it is, or with `?as_of=` as it was known then."""
+    at = moment(request, "as_of")
+    if at is None:
+        return request.app[FOLLOWER].catalog
+    return await asyncio.to_thread(catalog_as_of, request.app[EVENT_LOG], at)
 
 
 def moment(request: web.Request, name: str) -> int | None:

@@ -9,20 +9,25 @@ from typing import Any
 from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
-from gateway.handlers.common import job_id, page, propose, wait_after
-from gateway.handlers.status import with_status
-from gateway.keys import FOLLOWER, SERVING
+from gateway.handlers.common import catalog_of, job_id, moment, page, propose, wait_after
+from gateway.handlers.status import with_status, with_status_then
+from gateway.keys import FOLLOWER, REGISTRY, SERVING
+from models.online import read_learner
 from stream.clock import iso, now_us, parse_time
 from stream.events import (
     ChallengerAdded,
     ChallengerRemoved,
     ChampionChanged,
+    DeploymentConfigured,
     DeploymentCreated,
     DeploymentStateChanged,
+    OnlineChallengerAdded,
     ReplayRequested,
     RetrainingStarted,
 )
+from stream.learners import PREFIX
 from stream.projections.catalog import Catalog, Deployment
+from stream.recount import package_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ACTIONS = {"pause": "paused", "resume": "active", "archive": "archived", "active": "active", "paused": "paused", "archived": "archived"}
@@ -32,13 +37,18 @@ def deployment_json(catalog: Catalog, deployment: Deployment) -> dict[str, Any]:
     """A deployment as its readers know it."""
     now = deployment.now
     champion = catalog.models[now.champion]
+    served = now  # the version since which this champion serves: what came after may have changed challengers or settings
+    for version in reversed(deployment.versions):
+        if version.champion != now.champion:
+            break
+        served = version
     return {
         "name": deployment.name,
         "state": deployment.state,
         "version": now.version,
         "target": champion.target,
         "task": champion.task,
-        "champion": {"model_id": now.champion, "blueprint": champion.blueprint, "since": iso(now.since), "reason": now.reason},
+        "champion": {"model_id": now.champion, "blueprint": champion.blueprint, "since": iso(served.since), "reason": served.reason},
         "challengers": [{"model_id": m, "blueprint": catalog.models[m].blueprint, "fraction": f} for m, f in now.challengers],
         "association_id": deployment.association_id,
         "settings": deployment.settings,
@@ -75,19 +85,45 @@ async def many(request: web.Request) -> web.Response:
 
 
 async def one(request: web.Request) -> web.Response:
-    """One deployment."""
+    """One deployment; `as_of` answers as it was known then, with the numbers of then."""
     await wait_after(request)
-    catalog = request.app[FOLLOWER].catalog
-    return json_response(await with_status(request.app, deployment_json(catalog, catalog.deployment(request.match_info["d"]))))
+    catalog, at = await catalog_of(request), moment(request, "as_of")
+    found = deployment_json(catalog, catalog.deployment(request.match_info["d"]))
+    return json_response(await with_status(request.app, found) if at is None else await with_status_then(request.app, catalog, found, at))
 
 
 async def change(request: web.Request) -> web.Response:
-    """Pause, resume or archive."""
-    data = await object_body(request, "state")
+    """Pause, resume or archive by `state`; or set the class `threshold` of two classes (null takes it away)."""
+    data = await object_body(request)
+    if "threshold" in data:
+        return await set_threshold(request, data)
+    if not data.get("state"):
+        raise ApiError(422, "missing_field", "missing: state or threshold", [{"field": "state"}])
     state = ACTIONS.get(str(data["state"]))
     if state is None:
         raise ApiError(422, "wrong_state", f"state is one of {', '.join(ACTIONS)}")
     return await to_state(request, state, str(data.get("reason", "")))
+
+
+async def configure(request: web.Request, settings: dict[str, Any], reason: str) -> web.Response:
+    """Put settings through control; answered once this gateway serves by them."""
+    name = request.match_info["d"]
+    deployment = request.app[FOLLOWER].catalog.deployment(name)
+    _, position = await propose(request, DeploymentConfigured(settings, reason), name)
+    await request.app[SERVING].loaded(name, deployment.now.version)
+    return json_response({"name": name, "version": deployment.now.version, "settings": deployment.settings, "position": position})
+
+
+async def set_threshold(request: web.Request, data: dict[str, Any]) -> web.Response:
+    """The positive class from this probability on."""
+    catalog = request.app[FOLLOWER].catalog
+    deployment = catalog.deployment(request.match_info["d"])
+    value = data["threshold"]
+    if catalog.models[deployment.now.champion].task != "binary":
+        raise ApiError(422, "wrong_threshold", "a threshold is for two classes")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
+        raise ApiError(422, "wrong_threshold", "threshold is a number between 0 and 1, or null")
+    return await configure(request, {"threshold": value}, str(data.get("reason", "")))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -120,8 +156,12 @@ async def promote(request: web.Request) -> web.Response:
 
 
 async def add_challenger(request: web.Request) -> web.Response:
-    """Score a model on the same rows in the shadow."""
-    data = await object_body(request, "model_id")
+    """Score a model on the same rows in the shadow; {"online": kind, "parameters"?} bears one that learns from each outcome."""
+    data = await object_body(request)
+    if data.get("online"):
+        return await add_online(request, data)
+    if not data.get("model_id"):
+        raise ApiError(422, "missing_field", "missing: model_id, or online", [{"field": "model_id"}])
     name = request.match_info["d"]
     catalog = request.app[FOLLOWER].catalog
     deployment = catalog.deployment(name)
@@ -135,6 +175,19 @@ async def add_challenger(request: web.Request) -> web.Response:
     _, position = await propose(request, ChallengerAdded(model.model_id, fraction), name)
     await request.app[SERVING].loaded(name, deployment.now.version)
     return json_response({**deployment_json(catalog, deployment), "position": position}, 201)
+
+
+async def add_online(request: web.Request, data: dict[str, Any]) -> web.Response:
+    """A challenger that is born knowing nothing and learns."""
+    name = request.match_info["d"]
+    catalog = request.app[FOLLOWER].catalog
+    deployment = catalog.deployment(name)
+    package = await asyncio.to_thread(package_of, request.app[REGISTRY], deployment.now.champion)
+    parameters = read_learner(data["online"], data.get("parameters"), package.schema.target)
+    learner_id = PREFIX + job_id(request)
+    _, position = await propose(request, OnlineChallengerAdded(learner_id, str(data["online"]), parameters), name)
+    await request.app[SERVING].loaded(name, deployment.now.version)
+    return json_response({**deployment_json(catalog, deployment), "learner_id": learner_id, "position": position}, 201)
 
 
 async def remove_challenger(request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.errors import ApiError, json_response
 from gateway.handlers.common import page, wait_after
-from gateway.keys import FOLLOWER, REGISTRY
+from gateway.keys import FOLLOWER, REGISTRY, SERVING
 from models.package import ModelPackage
 from stream.clock import iso
 
@@ -24,17 +24,24 @@ async def many(request: web.Request) -> web.Response:
         {"model_id": m.model_id, "blueprint": m.blueprint, "task": m.task, "target": m.target, "project_id": m.project_id, **m.summary, "registered_at": iso(m.registered_at)}
         for m in models
     ]
-    return json_response(page(request, items))
+    catalog = request.app[FOLLOWER].catalog
+    return json_response({**page(request, items), "models": [name for name, d in catalog.deployments.items() if d.state == "active"]})
 
 
 async def load(request: web.Request) -> ModelPackage:
     """The package named in the path, by a unique prefix too."""
     model = request.app[FOLLOWER].catalog.model(request.match_info["m"])
+    if model.summary.get("online"):
+        raise ApiError(404, "no_package", f"{model.model_id} learns in the shadow and has no package; `learned` in the log is its whole state")
     return await asyncio.to_thread(request.app[REGISTRY].load, model.model_id)
 
 
 async def one(request: web.Request) -> web.Response:
-    """Everything known of one model."""
+    """Everything known of one model; for a deployment's name, KServe V1's readiness."""
+    name = request.match_info["m"]
+    if name in request.app[FOLLOWER].catalog.deployments:
+        served = await request.app[SERVING].get(name)
+        return json_response({"name": served.name, "ready": True})
     package = await load(request)
     schema = package.schema
     inputs = [{"name": f.name, "kind": f.kind, "levels": len(f.levels)} for f in schema.features]

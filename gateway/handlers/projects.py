@@ -13,10 +13,12 @@ from aiohttp import BodyPartReader, web
 
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import job_id, page, propose, wait_after
-from gateway.keys import ARTIFACTS, FOLLOWER, SETTINGS
+from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
 from stream.clock import iso
 from stream.events import ProjectCreated, ProjectFailed
+from stream.jobs import training_set
 from stream.projections.catalog import Project
+from stream.recount import package_of
 
 TEXT = ("target", "name", "metric", "association_id", "timestamp", "task", "positive_class", "drop_leakage")
 RANGES = {"seed": (0, 2**31 - 1), "gap_seconds": (0, 1e10), "minutes": (0.001, 1e6), "holdout": (0.05, 0.5)}
@@ -187,3 +189,14 @@ async def leaderboard(request: web.Request) -> web.Response:
     """Ranked models."""
     project = request.app[FOLLOWER].catalog.project(request.match_info["p"])
     return json_response({"models": project.models, "metric": project.metric, "partition": project.partition, "notes": project.notes})
+
+
+async def rebuild(request: web.Request) -> web.Response:
+    """Make a retraining's set again from the log and compare it with what was trained on."""
+    app = request.app
+    project = app[FOLLOWER].catalog.project(request.match_info["p"])
+    record = project.options.get("training_set")
+    if not record:
+        raise ApiError(409, "no_training_set", f"project {project.project_id!r} was trained on an uploaded file, not on the log")
+    package = await asyncio.to_thread(package_of, app[REGISTRY], record["model_id"])
+    return json_response(await asyncio.to_thread(training_set.rebuild, app[EVENT_LOG], app[ARTIFACTS], package, record))

@@ -43,12 +43,14 @@ def predictions(rows: list[dict[str, Any]], matched: list[dict[str, Any]]) -> st
     """Rows over time as bars; mean prediction and mean actual as lines."""
     x = [moment(r["at"]) for r in rows]
     data: list[dict[str, Any]] = [
-        {"type": "bar", "x": x, "y": [r["rows"] for r in rows], "name": "rows", "marker": {"color": "#e4e9ee"}, "yaxis": "y2"},
-        line(x, [r["mean"] for r in rows], "mean prediction", CHAMPION),
+        {"type": "bar", "x": x, "y": [r["rows"] for r in rows], "name": "rows", "marker": {"color": "#e4e9ee"}},
+        {**line(x, [r["mean"] for r in rows], "mean prediction", CHAMPION), "yaxis": "y2"},
     ]
     if any("mean_actual" in b for b in matched):
-        data.append(line([b["at"] for b in matched], [b.get("mean_actual") for b in matched], "mean actual", OTHERS[0], line={"color": OTHERS[0], "width": 2, "dash": "dot"}))
-    return figure(data, yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "title": {"text": "rows"}}, yaxis={"title": {"text": "mean"}}, margin={"r": 60})
+        dotted = line([b["at"] for b in matched], [b.get("mean_actual") for b in matched], "mean actual", OTHERS[0], line={"color": OTHERS[0], "width": 2, "dash": "dot"})
+        data.append({**dotted, "yaxis": "y2"})
+    # the second axis lies over the first: lines before bars
+    return figure(data, yaxis={"side": "right", "showgrid": False, "title": {"text": "rows"}}, yaxis2={"overlaying": "y", "side": "left", "title": {"text": "mean"}}, margin={"r": 60})
 
 
 def drift_scatter(drift: dict[str, Any]) -> str:

@@ -21,8 +21,11 @@ from gateway.snippets import snippet_of
 from models.metrics import METRICS
 from stream import queries
 from stream.clickhouse import EventLog
-from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, package_of
+from stream.clock import iso
+from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
+from stream.projections.watch import Watch
 from stream.queries import BUCKETS, Window
+from stream.recount import package_of
 
 STATIC = Path(__file__).parent / "static"
 PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -58,13 +61,18 @@ async def plotly(request: web.Request) -> web.StreamResponse:
 
 
 async def inventory(request: web.Request) -> web.Response:
-    """All deployments with their state; projects; the parts."""
+    """All deployments with their state; projects; the parts. To KServe V1's clients: alive."""
+    if request.headers.get("Accept", "") == "application/json":
+        return web.json_response({"status": "alive"})
     app = request.app
     catalog = app[FOLLOWER].catalog
     found = [deployment_json(catalog, d) for d in catalog.deployments.values() if d.state != "deleted"]
     tiles = await asyncio.gather(*(glance(app, d) for d in found))
     projects = sorted(catalog.projects.values(), key=lambda p: -p.created_at)[:20]
-    return page("inventory.html", deployments=list(zip(found, tiles, strict=True)), projects=[project_json(p) for p in projects], parts=await parts_of(app))
+    watch = catalog.watch
+    waiting = [{"deployment": d, "rule": r, "fact": f.fact, "since": iso(f.since)} for (d, r), f in watch.firing.items()]
+    runs = [r for r in watch.runs.values() if not r.outcome]
+    return page("inventory.html", alerts=waiting, runs=runs, deployments=list(zip(found, tiles, strict=True)), projects=[project_json(p) for p in projects], parts=await parts_of(app))
 
 
 async def deployment(request: web.Request) -> web.Response:
@@ -76,7 +84,14 @@ async def deployment(request: web.Request) -> web.Response:
     bucket = request.query.get("bucket", "")
     bucket = bucket if bucket in BUCKETS else await asyncio.to_thread(fitting_bucket, app[EVENT_LOG], item.name)
     data = await asyncio.to_thread(deployment_data, app, found, bucket)
-    return page("deployment.html", d=found, bucket=bucket, buckets=SHOWN, **data)
+    return page("deployment.html", d=found, bucket=bucket, buckets=SHOWN, **watched(catalog.watch, item.name), **data)
+
+
+def watched(watch: Watch, name: str) -> dict[str, Any]:
+    """Alert rules with their state, policies and their runs."""
+    rules = [{"name": r, **rule, "firing": watch.firing.get((d, r)), "raised": watch.raised.get((d, r), 0)} for (d, r), rule in watch.rules.items() if d == name]
+    policies = [{"name": p, **policy} for (d, p), policy in watch.policies.items() if d == name]
+    return {"alert_rules": rules, "policies": policies, "runs": [{"run": r, "at": iso(r.started_at)} for r in watch.runs_of(name)[:20]]}
 
 
 def fitting_bucket(log: EventLog, name: str) -> str:
@@ -102,6 +117,8 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str) ->
     predictions_sql = f"SELECT {window.bucketed()} AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE {window.where()} AND role = 'champion' GROUP BY at ORDER BY at"
     over_time = log.rows(predictions_sql)
     events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
+    humility_sql = f"""SELECT splitByChar(':', part)[1] AS rule, splitByChar(':', part)[2] AS action, count() AS rows
+FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule, action ORDER BY rule, action"""
     inputs = [{"name": f.name, "kind": f.kind} for f in registry_schema(app, found)]
     return {
         "health": health,
@@ -116,6 +133,8 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str) ->
         "chart_drift_time": charts.drift_over_time(drift),
         "chart_accuracy": charts.accuracy(by_model, found["champion"]["model_id"], metric, served["totals"]["metrics"][metric]["baseline"]),
         "predictions_sql": predictions_sql,
+        "humility": log.rows(humility_sql),
+        "humility_sql": humility_sql,
         "snippet": snippet_of("http://127.0.0.1:8080", found["name"], inputs, "curl"),
     }
 

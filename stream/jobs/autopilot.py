@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from models.autopilot import Progress, Result, run
-from models.blueprints import QUICK, REPOSITORY
+from models.blueprints import QUICK, REPOSITORY, Blueprint
 from models.errors import ModelsError
 from models.packaging import features_json, save_all
 from models.preparation import Options
@@ -28,6 +28,13 @@ def options_from(data: dict[str, Any]) -> Options:
     return Options(**found, positive=data.get("positive_class"), exclude=tuple(data.get("exclude", ())))
 
 
+def recipes(options: dict[str, Any]) -> tuple[Blueprint, ...]:
+    """The blueprints of a mode, or those that were asked for beside the simplest ones, which always take part."""
+    if options.get("blueprints"):
+        return tuple(b for b in REPOSITORY if b.name in {*options["blueprints"], "constant", "linear_strong"})
+    return QUICK if options.get("mode") == "quick" else REPOSITORY
+
+
 def work(artifacts_url: str, project_id: str, file: str, options: dict[str, Any], out: Any) -> None:
     """The child: read, run, save, and tell through a queue."""
     os.nice(5)  # the champion and the stream go first
@@ -35,7 +42,7 @@ def work(artifacts_url: str, project_id: str, file: str, options: dict[str, Any]
     try:
         table = read_table(artifacts.read(file), options.get("target", ""))
         chosen = options_from(options)
-        for step in run(table, chosen, QUICK if options.get("mode") == "quick" else REPOSITORY):
+        for step in run(table, chosen, recipes(options)):
             if isinstance(step, Result):
                 out.put({"kind": "progress", "share": 0.92, "message": f"packaging {len(step.entries)} models"})
                 models = save_all(Registry(artifacts), table, step, chosen, {"project_id": project_id, "data": file})

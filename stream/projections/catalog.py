@@ -13,6 +13,7 @@ from typing import Any, cast
 from stream import events
 from stream.errors import Refused
 from stream.events import Event
+from stream.projections.watch import WATCHED, Watch
 
 RUNNING = {"queued", "analyzing", "training"}
 
@@ -63,6 +64,7 @@ class Version:
     challengers: tuple[tuple[str, float], ...]
     since: int
     reason: str
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -107,12 +109,17 @@ class Catalog:
     models: dict[str, Model] = field(default_factory=dict)
     deployments: dict[str, Deployment] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    erasures: dict[str, list[events.DataErased]] = field(default_factory=dict)
+    watch: Watch = field(default_factory=Watch)
     dead_letters: int = 0
 
     def apply(self, event: Event) -> None:
         """Apply an event; Refused where it does not fit, whatever is wrong with it."""
         try:
-            APPLY[event.type](self, event, event.fact)
+            if event.type in WATCHED:
+                self.watch.apply(event, self.deployment)
+            else:
+                APPLY[event.type](self, event, event.fact)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise Refused("invalid", "malformed", f"{event.type} cannot be applied: {error}") from error
 
@@ -187,7 +194,7 @@ def _deployment_created(catalog: Catalog, event: Event, fact: events.DeploymentC
     if event.deployment in catalog.deployments:
         raise Refused("conflict", "deployment_exists", f"deployment {event.deployment!r} exists")
     model = catalog.model(fact.model_id)
-    first = Version(1, model.model_id, (), event.occurred_at, "created")
+    first = Version(1, model.model_id, (), event.occurred_at, "created", fact.settings)
     catalog.deployments[event.deployment] = Deployment(
         event.deployment, fact.association_id, fact.settings, event.occurred_at, [first]
     )
@@ -203,6 +210,8 @@ def _champion_changed(catalog: Catalog, event: Event, fact: events.ChampionChang
         raise Refused("invalid", "other_target", f"model {model.model_id[:12]} predicts {model.target!r} ({model.task}), the champion {old.target!r} ({old.task})")
     if model.model_id == now.champion:
         raise Refused("conflict", "is_champion", "this model is the champion already")
+    if model.summary.get("online"):
+        raise Refused("invalid", "not_servable", "an online model learns in the shadow; retrain a package that can serve")
     kept = [pair for pair in now.challengers if pair[0] != model.model_id]
     kept.append((now.champion, 1.0))  # the old champion goes on in the shadow
     _advance(deployment, model.model_id, kept, event, fact.reason)
@@ -221,6 +230,17 @@ def _challenger_added(catalog: Catalog, event: Event, fact: events.ChallengerAdd
     _advance(deployment, now.champion, [*now.challengers, (model.model_id, fact.fraction)], event, "challenger added")
 
 
+def _online_challenger_added(catalog: Catalog, event: Event, fact: events.OnlineChallengerAdded) -> None:
+    deployment = catalog.deployment(event.deployment)
+    now = deployment.now
+    if fact.learner_id in catalog.models:
+        raise Refused("conflict", "is_there", "this online model exists already")
+    old = catalog.models[now.champion]
+    summary = {"kind": fact.kind, "parameters": fact.parameters, "schema_of": now.champion, "online": True}
+    catalog.models[fact.learner_id] = Model(fact.learner_id, old.project_id, f"online {fact.kind}", old.task, old.target, old.metric, summary, event.occurred_at)
+    _advance(deployment, now.champion, [*now.challengers, (fact.learner_id, 1.0)], event, f"online challenger added: {fact.kind}")
+
+
 def _challenger_removed(catalog: Catalog, event: Event, fact: events.ChallengerRemoved) -> None:
     deployment = catalog.deployment(event.deployment)
     model = catalog.model(fact.model_id)
@@ -230,9 +250,22 @@ def _challenger_removed(catalog: Catalog, event: Event, fact: events.ChallengerR
     _advance(deployment, deployment.now.champion, kept, event, fact.reason or "challenger removed")
 
 
+def _configured(catalog: Catalog, event: Event, fact: events.DeploymentConfigured) -> None:
+    deployment = catalog.deployment(event.deployment)
+    merged = {**deployment.settings, **fact.settings}
+    deployment.settings = {name: value for name, value in merged.items() if value is not None}
+    now = deployment.now
+    _advance(deployment, now.champion, list(now.challengers), event, fact.reason or f"configured: {', '.join(sorted(fact.settings))}")
+
+
+def _referral_answered(catalog: Catalog, event: Event, fact: events.ReferralAnswered) -> None:
+    del fact
+    catalog.deployment(event.deployment)
+
+
 def _advance(deployment: Deployment, champion: str, challengers: list[tuple[str, float]], event: Event, reason: str) -> None:
     number = deployment.now.version + 1
-    deployment.versions.append(Version(number, champion, tuple(challengers), event.occurred_at, reason))
+    deployment.versions.append(Version(number, champion, tuple(challengers), event.occurred_at, reason, deployment.settings))
 
 
 MOVES = {"active": {"paused", "archived", "deleted"}, "paused": {"active", "archived", "deleted"}, "archived": {"active", "deleted"}}
@@ -266,8 +299,16 @@ def _job_finished(catalog: Catalog, event: Event, fact: events.ReplayFinished | 
 
 
 def _dead_lettered(catalog: Catalog, event: Event, fact: events.DeadLettered) -> None:
-    del event, fact
-    catalog.dead_letters += 1
+    del event
+    catalog.dead_letters += fact.count
+
+
+def _dead_letters_replayed(catalog: Catalog, event: Event, fact: events.DeadLettersReplayed) -> None:
+    del catalog, event, fact
+
+
+def _data_erased(catalog: Catalog, event: Event, fact: events.DataErased) -> None:
+    catalog.erasures.setdefault(event.deployment, []).append(fact)
 
 
 Apply = Callable[[Catalog, Event, Any], None]
@@ -282,12 +323,17 @@ APPLY: dict[str, Apply] = {
         (events.DeploymentCreated, _deployment_created),
         (events.ChampionChanged, _champion_changed),
         (events.ChallengerAdded, _challenger_added),
+        (events.OnlineChallengerAdded, _online_challenger_added),
         (events.ChallengerRemoved, _challenger_removed),
         (events.DeploymentStateChanged, _state_changed),
+        (events.DeploymentConfigured, _configured),
+        (events.ReferralAnswered, _referral_answered),
         (events.ReplayRequested, _replay_requested),
         (events.ReplayFinished, _job_finished),
         (events.RetrainingStarted, _retraining_started),
         (events.RetrainingFinished, _job_finished),
         (events.DeadLettered, _dead_lettered),
+        (events.DeadLettersReplayed, _dead_letters_replayed),
+        (events.DataErased, _data_erased),
     )
 }

@@ -21,6 +21,7 @@ from stream.position import Ranges
 
 MINUTE = 60_000_000
 MOST_BUCKETS = 30_000
+EPOCH = 48  # a version is the number of a rebuild, then how many sequences are in: higher is newer
 Key = tuple[str, str, int]
 
 SCHEMA = pa.schema(
@@ -39,17 +40,44 @@ SCHEMA = pa.schema(
 class DriftFold:
     """The drift counts and the position of one partition."""
 
-    def __init__(self, partition: int, log: EventLog) -> None:
-        """Go on from the position that the log holds."""
-        self.partition, self._log = partition, log
+    def __init__(self, partition: int, partitions: int, log: EventLog) -> None:
+        """Go on from the position that the log holds; `lost` where it should hold one and does not."""
+        self.partition, self._partitions, self._log = partition, partitions, log
         self._buckets: OrderedDict[Key, Ints] = OrderedDict()
         self._dirty: set[Key] = set()
         rows = log.rows(
-            "SELECT position FROM drift_log FINAL WHERE partition_id = {p:UInt32} AND deployment = '' LIMIT 1", {"p": partition}
+            "SELECT position, version FROM drift_log FINAL WHERE partition_id = {p:UInt32} AND deployment = '' LIMIT 1", {"p": partition}
         )
-        saved = orjson.loads(rows[0]["position"]) if rows else {}
-        self.ranges = {source: Ranges(pairs) for source, pairs in saved.items()}
+        saved = saved_ranges(rows[0]["position"]) if rows else None
+        self.lost = saved is None and (bool(rows) or self._has_progress())
+        self.ranges = {source: Ranges(pairs) for source, pairs in (saved or {}).items()}
+        self._epoch = int(rows[0]["version"]) >> EPOCH if rows else 0
         self.changed = False
+
+    def _has_progress(self) -> bool:
+        sql = "SELECT 1 FROM log_progress_log WHERE endsWith(source, {p:String}) AND position(source, '@') = 0 LIMIT 1"
+        return bool(self._log.rows(sql, {"p": f"/{self.partition}"}))
+
+    def restart(self, ranges: dict[str, Ranges], found: dict[Key, Ints]) -> None:
+        """Begin anew from what was counted again; whatever the log still has of this partition is older."""
+        sql = f"SELECT deployment, baseline_id, toUnixTimestamp(minute) AS at, counts, version FROM drift_log FINAL WHERE partition_id = {self.partition}"
+        rows = self._log.rows(sql)
+        self._epoch = max([row["version"] >> EPOCH for row in rows], default=0) + 1
+        self.ranges, self._buckets = ranges, OrderedDict(found)
+        for row in rows:
+            key = (row["deployment"], row["baseline_id"], row["at"] // 60)
+            if row["deployment"] and key not in found:
+                self._buckets[key] = np.zeros(len(row["counts"]), dtype=np.int64)
+        self._dirty = set(self._buckets)
+        self.changed, self.lost = True, False
+        self.save()
+
+    def replace(self, deployment: str, baseline: str, minute: int, counts: Ints) -> None:
+        """Put a bucket in the place of what was counted."""
+        key = (deployment, baseline, minute)
+        self._buckets[key] = counts
+        self._dirty.add(key)
+        self.changed = True
 
     def unseen(self, sources: list[str], sequences: Ints) -> Bools:
         """Which rows are not in the state yet."""
@@ -89,7 +117,7 @@ class DriftFold:
             self._buckets.setdefault((deployment, baseline, minute), np.zeros(size, dtype=np.int64))
 
     def mark(self, source: str, sequences: Ints) -> None:
-        """Remember sequences as seen; of outside sources only the greatest."""
+        """Remember sequences as seen; of outside sources, whose marks come in order, only the greatest."""
         if not len(sequences):
             return
         ranges = self.ranges.setdefault(source, Ranges())
@@ -105,7 +133,7 @@ class DriftFold:
         """Write the touched buckets and the position in one insert."""
         if not self.changed:
             return
-        version = sum(r.count for r in self.ranges.values())
+        version = (self._epoch << EPOCH) + sum(r.count for r in self.ranges.values())
         position = orjson.dumps({s: r.ranges for s, r in self.ranges.items()}).decode()
         keys = sorted(self._dirty)
         rows: list[dict[str, Any]] = [
@@ -120,5 +148,15 @@ class DriftFold:
             self._buckets.popitem(last=False)
 
     def progress(self) -> dict[str, int]:
-        """What the log now holds of each source: without a gap for journals, the greatest for others."""
-        return {s: (r.last if ":" in s else r.contiguous) for s, r in self.ranges.items()}
+        """What the log now holds of each source: without a gap for journals; of others, this place's share."""
+        outside = f"@{self.partition}/{self._partitions}"
+        return {(s + outside if ":" in s else s): (r.last if ":" in s else r.contiguous) for s, r in self.ranges.items()}
+
+
+def saved_ranges(text: str) -> dict[str, list[list[int]]] | None:
+    """A stored position; None where it is damaged."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

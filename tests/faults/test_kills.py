@@ -12,6 +12,8 @@ import pytest
 from gateway.client import Client, Refusal
 from tests.support import deploy_small, launch, start_system, stop
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -102,7 +104,7 @@ def test_without_broker_and_worker_the_champion_still_answers_and_commands_say_5
         assert world.api.get("/health/ready")["degraded"] is True
     finally:
         os.kill(world.process.pid, signal.SIGCONT)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     stored = []
     while not stored and time.monotonic() < end:
         try:

@@ -29,39 +29,74 @@ pytestmark = pytest.mark.skipif(not PRESENT, reason="no Kafka jars: run `make te
 
 
 class Kafka:
-    """One broker that can be stopped and started again on its data."""
+    """Brokers (KRaft, each a controller too) that can be stopped and started again on their data."""
 
-    def __init__(self, folder):
-        self.port, controller = free_port(), free_port()
-        self.folder = folder
-        (folder / "server.properties").write_text(
-            f"process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n"
-            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{self.port}\n"
-            f"controller.listener.names=CONTROLLER\nlog.dirs={folder}/data\noffsets.topic.replication.factor=1\n"
-            "transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\nmessage.max.bytes=67108864\n"
-        )
-        self.java("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", folder / "server.properties").wait(60)
+    def __init__(self, folder, brokers=1):
+        self.folder, self.processes = folder, {}
+        self.ports = [free_port() for _ in range(brokers)]
+        controllers = [free_port() for _ in range(brokers)]
+        voters = ",".join(f"{k + 1}@127.0.0.1:{port}" for k, port in enumerate(controllers))
+        copies = min(3, brokers)
+        for k, (port, controller) in enumerate(zip(self.ports, controllers, strict=True)):
+            self.properties(k).write_text(
+                f"process.roles=broker,controller\nnode.id={k + 1}\ncontroller.quorum.voters={voters}\n"
+                f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n"
+                f"controller.listener.names=CONTROLLER\nlog.dirs={folder}/data-{k}\noffsets.topic.replication.factor={copies}\n"
+                f"transaction.state.log.replication.factor={copies}\ntransaction.state.log.min.isr={max(1, copies - 1)}\n"
+                "group.initial.rebalance.delay.ms=0\nmessage.max.bytes=67108864\nreplica.fetch.max.bytes=67108864\n"
+            )
+            self.java("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", self.properties(k)).wait(60)
         self.start()
+
+    @property
+    def port(self):
+        return self.ports[0]
+
+    @property
+    def addresses(self):
+        return ",".join(f"127.0.0.1:{port}" for port in self.ports)
+
+    def properties(self, k):
+        return self.folder / f"server-{k}.properties"
 
     def java(self, *arguments):
         return subprocess.Popen(["java", "-Xmx512m", "-cp", f"{JARS}/*", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
-    def start(self):
-        self.process = self.java("kafka.Kafka", self.folder / "server.properties")
+    def start(self, *which):
+        """Start brokers (all of them without a number) and wait until they listen."""
+        chosen = which or range(len(self.ports))
+        for k in chosen:
+            self.processes[k] = self.java("kafka.Kafka", self.properties(k))
         end = time.monotonic() + 60
-        while time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("Kafka did not start")
+        for k in chosen:
+            while not listens(self.ports[k]):
+                assert time.monotonic() < end, "Kafka did not start"
+                time.sleep(0.1)
+
+    def kill(self, *which):
+        """Kill brokers with -9."""
+        for k in which or range(len(self.ports)):
+            os.killpg(self.processes[k].pid, signal.SIGKILL)
+            self.processes[k].wait()
+
+    def stop(self):
+        """At once: a broker that is asked to leave waits for a quorum that is leaving too."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory):
     found = Kafka(tmp_path_factory.mktemp("kafka"))
     yield found
-    stop(found.process)
+    found.stop()
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +127,7 @@ def test_nothing_is_lost_or_counted_twice_with_a_killed_worker_and_a_broker_that
         if k == 20:
             os.kill(json.loads((world.folder / "run.json").read_text())["worker"]["pid"], signal.SIGKILL)
         if k == 40:
-            os.killpg(kafka.process.pid, signal.SIGKILL)
-            kafka.process.wait()
+            kafka.kill()
         body = {"rows": [{"x": rng.gauss(0, 1), "z": 0.1}] * 10, "association_ids": [f"{k}-{j}" for j in range(10)]}
         answer = world.api.post("/v1/deployments/d/predictions", body)
         assert answer["recorded"] is True
@@ -114,3 +148,46 @@ def test_nothing_is_lost_or_counted_twice_with_a_killed_worker_and_a_broker_that
     drift = world.api.get("/v1/deployments/d/drift")
     assert {f["rows"] for f in drift["totals"]["features"]} == {rows}
     assert world.sql("SELECT count() AS n FROM actuals") == [{"n": rows}]
+
+
+def commanded(system, word):
+    """Say it; what counts is what the deployment then is (an answer may be lost with its broker)."""
+    try:
+        system.api.call("PATCH", "/v1/deployments/d", {"state": word})
+    except Refusal as error:
+        print(word, error)
+    return system.api.get("/v1/deployments/d")["state"]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    found = Kafka(tmp_path_factory.mktemp("three"), brokers=3)
+    yield found
+    found.stop()
+
+
+@pytest.mark.timeout(480)
+def test_one_of_three_brokers_may_die_and_come_back_for_each_of_them_in_turn(three, tmp_path):
+    system = start_system(tmp_path / "var", CHAMPION_KAFKA_URL=three.addresses)
+    try:
+        deploy_small(system, tmp_path)
+        rng = random.Random(2)
+        rows = 0
+        for broker in range(3):
+            for k in range(30):
+                if k == 10:
+                    three.kill(broker)
+                body = {"rows": [{"x": rng.gauss(0, 1), "z": 0.1}] * 10, "association_ids": [f"{broker}-{k}-{j}" for j in range(10)]}
+                assert system.api.post("/v1/deployments/d/predictions", body)["recorded"] is True
+                rows += 10
+                time.sleep(0.05)
+            # commands go on with two brokers of three
+            for word, state in (("pause", "paused"), ("resume", "active")):
+                assert until(lambda word=word: commanded(system, word), state) == state
+            three.start(broker)
+            one_each = [{"role": "challenger", "n": rows, "u": rows}, {"role": "champion", "n": rows, "u": rows}]
+            assert until(lambda: system.sql("SELECT role, count() AS n, uniqExact(event_id) AS u FROM predictions GROUP BY role ORDER BY role"), one_each, 90) == one_each
+            time.sleep(3)  # its replicas catch up before the next one goes
+        assert system.api.get("/v1/deployments/d/verify")["equal"]
+    finally:
+        stop(system.process)

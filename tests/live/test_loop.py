@@ -133,7 +133,9 @@ def test_results_are_published_for_other_programs(system, streamed, deployed):
 
 
 def test_the_bad_messages_are_dead_letters_with_their_reasons(system, streamed):
-    reasons = [e["payload"]["reason"] for e in system.api.get("/v1/events", type="dead_lettered")["items"]]
+    told = [e["payload"] for e in system.api.get("/v1/events", type="dead_lettered")["items"]]
+    assert sum(letter["count"] for letter in told) == 2
+    reasons = [letter["reason"] for letter in system.api.get("/v1/dead-letters")["items"]]
     assert len(reasons) == 2
     assert any("association_id" in r for r in reasons)
 
@@ -191,7 +193,9 @@ def test_retraining_takes_what_production_saw_and_enters_as_challenger(system, s
     record = found["result"]["training_set"]
     assert record["rows"] == len(streamed.late)
     assert system.sql(record["query"] + " LIMIT 1")
-    assert len(record["digest"]) == 64
+    done = subprocess.run([sys.executable, "-m", "gateway", "dataset", "rebuild", job["retraining_id"], "--json"], env={**os.environ, "CHAMPION_URL": f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)[0]["rebuilt"] == record["digest"]  # byte for byte
     new = found["result"]["model_id"]
     deployment = system.api.get("/v1/deployments/flights")
     assert new in {c["model_id"] for c in deployment["challengers"]}

@@ -1,6 +1,7 @@
 """The worker's cycle against a real log: every event counts once, whatever comes in whatever order."""
 
 import asyncio
+import dataclasses
 import random
 import uuid
 
@@ -8,106 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.autopilot import run
-from models.baseline import drift_score
-from models.blueprints import REPOSITORY
-from models.packaging import save_all
-from models.preparation import Options
-from models.registry import Artifacts, Registry
 from stream import events, verify
-from stream.batches import actual_batches, decode, prediction_batches
+from stream.batches import decode, erasure_batches
 from stream.broker import Message
 from stream.clickhouse import EventLog
 from stream.control import Follower, Recorder
 from stream.courier import Courier
 from stream.dead_letters import DeadLetters
-from stream.engine import Engine, Raw, split
+from stream.engine import Raw, split
 from stream.errors import Malformed, NotYet, Refused
 from stream.events import Event
-from stream.projections.catalog import Catalog
 from stream.publisher import Publisher
-from tests.support import from_rows
 
 MINUTE = 60_000_000
 T0 = 1_760_000_000_000_000
-
-
-class Known:
-    """A follower that has folded what it was given."""
-
-    def __init__(self, catalog):
-        self.catalog = catalog
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    rows = [{"x": float(x), "town": str(t), "y": bool(x + (t == "Rome") > 0.5)} for x, t in zip(rng.normal(size=400), rng.choice(["Oslo", "Rome"], 400), strict=True)]
-    table, options = from_rows(rows), Options("y")
-    registry = Registry(Artifacts(tmp_path_factory.mktemp("artifacts").as_uri()))
-    result = list(run(table, options, tuple(b for b in REPOSITORY if b.name in {"constant", "linear", "lightgbm"})))[-1]
-    board = save_all(registry, table, result, options, {"project_id": "p"})
-    return registry, [m["model_id"] for m in board if m["blueprint"] in {"linear", "lightgbm"}][-2:]
-
-
-@pytest.fixture
-def world(front, trained):
-    registry, (champion, challenger) = trained
-    name = f"d{uuid.uuid4().hex[:8]}"
-    catalog = Catalog()
-    for k, (fact, deployment) in enumerate(
-        [
-            (events.ModelRegistered(champion, "p", "linear", "binary", "y", "log_loss", {}), ""),
-            (events.ModelRegistered(challenger, "p", "lightgbm", "binary", "y", "log_loss", {}), ""),
-            (events.DeploymentCreated(champion, ""), name),
-            (events.ChallengerAdded(challenger), name),
-        ]
-    ):
-        catalog.apply(Event(f"e{k}", k, "test", deployment, fact))
-    return World(front, registry, catalog, name, champion, challenger)
-
-
-class World:
-    def __init__(self, front, registry, catalog, name, champion, challenger):
-        self.front, self.name, self.champion, self.challenger = front, name, champion, challenger
-        self.package = registry.load(champion)
-        self.journal = uuid.uuid4().hex[:16]
-        self.partition = random.Random(name).randrange(1000, 10**6)  # a partition nobody else has
-        self.new_engine = lambda: Engine(front.writer, registry, Known(catalog))
-
-    def requests(self, count, rows_each=3, seed=0):
-        rng = np.random.default_rng(seed)
-        records = []
-        for k in range(count):
-            rows = [{"x": float(rng.normal()), "town": str(rng.choice(["Oslo", "Rome", "Lima"]))} for _ in range(rows_each)]
-            base = self.package.schema.encode_rows(rows).matrix
-            p = self.package.plan.predict(base)
-            ids = [f"a{k}-{j}" for j in range(rows_each)]
-            records.append(
-                {"k": "p", "d": self.name, "v": 2, "m": self.champion, "id": f"r{k}", "s": k + 1, "p": self.partition, "t": T0 + k, "ts": [T0 + k * MINUTE // 2] * rows_each,
-                 "a": ids, "rows": rows, "y": p[:, 1].tolist(), "k1": self.package.plan.classes_of(p), "q": p.tolist(), "lat": 5.0, "c": "me"}
-            )
-        return records
-
-    def raws(self, records, encoder=prediction_batches):
-        return [Raw("predictions", self.partition, k, data) for k, data in enumerate(encoder(records, self.journal))]
-
-    def actuals(self, triples, first):
-        records = [{"k": "a", "d": self.name, "s": first + k, "p": self.partition, "t": T0 + 10**9 + first + k, "rows": [t]} for k, t in enumerate(triples)]
-        return self.raws(records, actual_batches)
-
-    def sql(self, query):
-        return self.front.reader.rows(query.replace("$d", f"deployment = '{self.name}'"))
-
-    def counts(self):
-        rows = self.sql("SELECT sumForEach(counts) AS c FROM drift_counts WHERE $d")
-        return np.array(rows[0]["c"])
-
-    def expected_counts(self, records):
-        rows = [row for r in records for row in r["rows"]]
-        base = self.package.schema.encode_rows(rows).matrix
-        score = drift_score(self.package.schema.target, self.package.plan.predict(base))
-        return self.package.baseline.counts(base, score, np.zeros(len(rows), dtype=int), 1)[0]
 
 
 def test_messages_that_come_again_change_nothing(world):
@@ -175,6 +90,17 @@ def test_actuals_before_after_twice_corrected_and_retracted_end_in_the_same_outc
     assert world.sql("SELECT count() AS n FROM actuals WHERE $d") == [{"n": 8}]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_same_actual_received_twice_counts_from_its_first_receipt_whichever_comes_first(world, order, trained):
+    world.new_engine().cycle(world.raws(world.requests(2)))
+    copies = [world.actuals([("a0-0", "true", T0, "twice")], 10), world.actuals([("a0-0", "true", T0, "twice")], 70)]
+    for k in order:
+        world.new_engine().cycle(copies[k])
+    found = world.sql("SELECT DISTINCT toUnixTimestamp64Micro(actual_received_at) AS t FROM outcomes WHERE $d")
+    assert found == [{"t": T0 + 10**9 + 10}]
+    assert verify.outcomes(world.front.writer, world.name)["equal"]
+
+
 def test_an_actual_belongs_to_every_prediction_of_its_id(world):
     records = world.requests(4)
     for record in records:
@@ -217,6 +143,18 @@ def test_the_recorder_appends_what_the_fold_accepts_once_and_chains_it(front):
     rows = front.reader.rows("SELECT sequence, hash FROM events ORDER BY sequence")
     assert [r["sequence"] for r in rows] == list(range(1, before + 4))
     assert len({r["hash"] for r in rows}) == len(rows)
+    assert verify.chain(front.reader)["equal"]
+
+
+def test_the_chain_holds_over_events_whose_type_has_got_fields_since(front, monkeypatch):
+    Recorder(front.writer).record([Event(uuid.uuid4().hex, 5, "t", "", events.ProjectCreated(uuid.uuid4().hex, "ü", "f", {"a": 1.5}))])
+
+    @dataclasses.dataclass(frozen=True)
+    class Newer(events.ProjectCreated):
+        more: list[str] = dataclasses.field(default_factory=list)
+
+    monkeypatch.setitem(events.FACTS, "project_created", Newer)
+    assert verify.chain(front.reader)["equal"]
 
 
 class Sink:
@@ -339,3 +277,69 @@ def test_verify_finds_a_count_and_an_outcome_that_were_changed(world, trained):
     assert not verify.drift(log, registry, world.name)["equal"]
     log.command(f"INSERT INTO outcomes_log SELECT * REPLACE ('other' AS actual_class, rank + 1 AS rank) FROM outcomes_log WHERE deployment = '{world.name}' LIMIT 1")
     assert not verify.outcomes(log, world.name)["equal"]
+
+
+def with_learner(world, kind="hoeffding_tree"):
+    engine = world.new_engine()
+    catalog = engine._follower.catalog
+    learner_id = f"online-{world.journal[:8]}{kind[:3]}"
+    catalog.apply(Event(f"born{learner_id}", 9, "t", world.name, events.OnlineChallengerAdded(learner_id, kind, {"grace_period": 20, "seed": 1} if kind == "hoeffding_tree" else {"learning_rate": 0.01, "l2": 0.0})))
+    return engine, learner_id
+
+
+def test_an_online_challenger_is_scored_as_it_was_and_taught_in_the_stored_order(world):
+    engine, learner_id = with_learner(world)
+    records = [{**r, "v": 3} for r in world.requests(60)]
+    engine.cycle(world.raws(records[:30]))
+    scored = world.sql(f"SELECT probabilities FROM predictions WHERE $d AND model_id = '{learner_id}'")
+    assert len(scored) == 90
+    assert all(s["probabilities"] == [0.5, 0.5] for s in scored)  # born knowing nothing
+    facts = [(f"a{k}-{j}", "true" if records[k]["rows"][j]["x"] > 0 else "false", None, f"l{k}-{j}") for k in range(30) for j in range(3)]
+    engine.cycle(world.actuals(facts, 100))
+    engine.cycle(world.actuals(facts[:10], 300))  # again: taught once
+    learned = world.sql("SELECT n, event_id FROM learned WHERE $d ORDER BY n")
+    assert [r["n"] for r in learned] == list(range(1, 91))
+    assert len({r["event_id"] for r in learned}) == 90
+    engine.cycle(world.actuals([("a0-0", "false" if facts[0][1] == "true" else "true", T0 + 10**12, "corrected")], 400))
+    assert world.sql("SELECT max(n) AS n FROM learned WHERE $d") == [{"n": 91}]  # a correction is a new lesson
+    engine.cycle(world.raws(records[30:]))
+    live = world.sql(f"SELECT association_id, probabilities FROM predictions WHERE $d AND model_id = '{learner_id}' AND request_id = 'r45' ORDER BY event_id")
+    rebuilt = world.new_engine()._learners.get(world.name, learner_id)
+    assert rebuilt.learnt == 91
+    base = rebuilt.schema.encode_rows(records[45]["rows"]).matrix
+    assert [r["probabilities"] for r in live] == rebuilt.predict(base).tolist()  # bit for bit
+    assert live[0]["probabilities"] != [0.5, 0.5]
+
+
+def test_a_learner_whose_worker_died_between_the_lesson_and_the_log_learns_it_once(world):
+    engine, learner_id = with_learner(world, "linear")
+    records = [{**r, "v": 3} for r in world.requests(10)]
+    engine.cycle(world.raws(records))
+    facts = [(f"a{k}-0", "true", None, f"k{k}") for k in range(10)]
+    engine._confirm = lambda: (_ for _ in ()).throw(RuntimeError("killed"))
+    with pytest.raises(RuntimeError):
+        engine.cycle(world.actuals(facts, 100))
+    fresh = world.new_engine()
+    fresh.cycle(world.actuals(facts, 100))
+    assert world.sql("SELECT count() AS rows, max(n) AS last FROM learned WHERE $d") == [{"rows": 10, "last": 10}]
+    assert fresh._learners.get(world.name, learner_id).learnt == 10
+
+
+def test_erased_lessons_are_gone_and_a_learner_goes_on_after_the_gap(world):
+    engine, learner_id = with_learner(world, "linear")
+    engine.cycle(world.raws([{**r, "v": 3} for r in world.requests(6)]))
+    engine.cycle(world.actuals([(f"a{k}-0", "true", None, f"g{k}") for k in range(6)], 100))
+    gone = [Raw("champion.actuals", world.partition, 1, m) for m in erasure_batches([{"d": world.name, "s": 500, "p": world.partition, "t": T0 + 10**12, "id": "gone", "a": "a2-0", "n": 2}], world.journal)]
+    engine.cycle(gone)
+    assert [r["n"] for r in world.sql("SELECT n FROM learned WHERE $d ORDER BY n")] == [1, 2, 4, 5, 6]
+    fresh = world.new_engine()
+    fresh.cycle(world.actuals([("a0-1", "true", None, "after")], 600))
+    assert world.sql("SELECT max(n) AS n, count() AS rows FROM learned WHERE $d") == [{"n": 7, "rows": 6}]
+
+
+def test_a_learner_that_diverges_is_suspended_with_its_reason(world):
+    engine, learner_id = with_learner(world, "linear")
+    engine.cycle(world.raws([{**r, "v": 3} for r in world.requests(3)]))
+    engine._learners.get(world.name, learner_id).predict = lambda base: np.full((len(base), 2), np.nan)
+    report = engine.cycle(world.actuals([("a0-0", "true", None, "s")], 100))
+    assert report.suspended == [(world.name, learner_id, "it diverged: its predictions are no numbers")]

@@ -1,0 +1,73 @@
+"""What is asked, whatever protocol it came by, and what a deployment answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.errors import ApiError
+from models.humility import Rule
+from models.package import ModelPackage
+from models.table import plain_text
+from models.types import Row
+from stream.clock import parse_time
+
+MOST_ID = 128
+
+
+@dataclass(frozen=True)
+class Served:
+    """A deployment as it answers now: its version and the loaded champion."""
+
+    name: str
+    version: int
+    association_id: str
+    timestamp: str
+    package: ModelPackage
+    threshold: float | None = None
+    rules: tuple[Rule, ...] = ()
+    others: dict[str, ModelPackage] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A decoded prediction request, whatever protocol it came by."""
+
+    rows: list[Row]
+    association_ids: list[str] | None
+    timestamps: list[int] | None
+    request_id: str
+    consumer: str
+    strict: bool = False
+    size: int = 0
+    explain: int = 0
+    interval: float = 0.0
+
+
+def association_ids(served: Served, asked: Asked) -> list[str]:
+    """The caller's ids, those in the association column, or ids made of the request's."""
+    if asked.association_ids is not None:
+        return asked.association_ids
+    name = served.association_id
+    made = asked.request_id
+    if name:
+        return [(text_of(row.get(name)) if type(row) is dict else "") or f"{made}-{k}" for k, row in enumerate(asked.rows)]
+    return [f"{made}-{k}" for k in range(len(asked.rows))]
+
+
+def text_of(value: Any) -> str:
+    """An id as text; empty for none."""
+    text = plain_text(value) or ""
+    if len(text) > MOST_ID:
+        raise ApiError(422, "wrong_type", f"an association id has at most {MOST_ID} characters")
+    return text
+
+
+def row_times(served: Served, rows: list[Row]) -> list[int] | None:
+    """Event times from the deployment's timestamp column, where every row has one."""
+    if not served.timestamp:
+        return None
+    try:
+        return [parse_time(row[served.timestamp]) for row in rows]
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,192 @@
+"""The express lane: a plain prediction request is answered in the very call that its bytes come in.
+
+aiohttp spends more on a request than a model does on a row: a task to wake, request, response and
+writer objects, middlewares, headers as multi-dicts. A connection here looks at what it receives
+first. A whole, plain prediction request (POST, Content-Length, JSON, up to 1,000 rows, a loaded
+deployment, no header that asks for more) is parsed, scored, journalled and answered at once; all
+else, and every request that will be refused, goes to aiohttp byte for byte, unchanged. So there is
+one pipeline and one set of answers, and the lane can be left out without any answer changing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any
+
+import httptools
+import orjson
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.asked import Asked
+from gateway.auth import LOOPBACK
+from gateway.keys import KEYS, SERVING, TELEMETRY
+from gateway.protocols.native import decode_json
+from gateway.protocols.run import checked, is_request_id, new_request_id
+from gateway.serving import BLOCK
+
+PATH = re.compile(rb"/v1/deployments/([A-Za-z0-9_.-]{1,64})/predictions")
+PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type", b"content-length", b"connection", b"authorization", b"x-request-id", b"x-consumer"})
+MOST_BYTES = 1 << 20
+PATIENCE = 2.0
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Request-ID: %b\r\nContent-Length: %d\r\n\r\n"
+
+
+class Parsed:
+    """One request as httptools reports it."""
+
+    __slots__ = ("begun", "body", "complete", "headers", "parser", "url")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.clear()
+
+    def clear(self) -> None:
+        """Make ready for the next request."""
+        self.url = self.body = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.begun = self.complete = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether what was fed is one request and not a byte more."""
+        return self.begun == self.complete == 1
+
+    def on_message_begin(self) -> None:
+        """Called by httptools."""
+        self.begun += 1
+
+    def on_url(self, url: bytes) -> None:
+        """Called by httptools."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by httptools."""
+        name = name.lower()
+        self.headers[b"twice" if name in self.headers else name] = value
+
+    def on_body(self, body: bytes) -> None:
+        """Called by httptools."""
+        self.body = self.body + body if self.body else body
+
+    def on_message_complete(self) -> None:
+        """Called by httptools."""
+        self.complete += 1
+
+
+class Connection(RequestHandler):
+    """aiohttp's connection, with the lane before it."""
+
+    def __init__(self, app: web.Application, server: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        """Serve `app`, whose aiohttp server is `server`."""
+        super().__init__(server, loop=loop, **options)
+        self._app = app
+        self._parsed = Parsed()
+        self._held = b""
+        self._plain = True
+        self._local = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Notice whether the peer is this machine."""
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._local = bool(peer) and str(peer[0]).startswith(LOOPBACK)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget what was held."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a plain prediction request; hand everything else to aiohttp."""
+        if not self._plain or self._paused or not self._idle:
+            self._hand_over(data)
+            return
+        begun = time.perf_counter_ns()
+        parsed = self._parsed
+        try:
+            parsed.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._hand_over(data)
+            return
+        if not parsed.complete and len(self._held) + len(data) < MOST_BYTES and self._may_be_plain():
+            self._held += data
+            self._timer = self._timer or self._loop.call_later(PATIENCE, self._hand_over, b"")
+            return
+        answer = self._answer(parsed, begun) if parsed.whole else None
+        if answer is None:
+            self._hand_over(data)
+            return
+        if self.transport is not None:
+            self.transport.write(answer)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._held = b""
+        self._stop_waiting()
+        parsed.clear()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether aiohttp waits for a request, and so nothing of this connection is under way."""
+        if self._force_close or self._close:
+            return False
+        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+
+    def _may_be_plain(self) -> bool:
+        """Whether a request that is not whole yet can become one for this lane."""
+        return not self._parsed.url or PATH.fullmatch(self._parsed.url) is not None
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _hand_over(self, data: bytes) -> None:
+        """Give aiohttp the bytes; where they end within a request, the connection stays with it."""
+        self._stop_waiting()
+        data, self._held = self._held + data, b""
+        if self._plain:
+            self._plain = self._parsed.whole
+            self._parsed.clear()
+        super().data_received(data)
+
+    def _answer(self, parsed: Parsed, begun: int) -> bytes | None:
+        """The whole answer; None where this is a request for aiohttp. Nothing is recorded then."""
+        headers = parsed.headers
+        found = PATH.fullmatch(parsed.url)
+        if found is None or parsed.parser.get_method() != b"POST" or not PLAIN.issuperset(headers) or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+            return None
+        if headers.get(b"content-type", b"") != b"application/json" or parsed.parser.get_http_version() != "1.1":
+            return None
+        app = self._app
+        name = found[1].decode()
+        served, actor = app[SERVING].ready(name), self._actor(headers)
+        if served is None or actor is None:
+            return None
+        given = headers.get(b"x-request-id")
+        request_id = new_request_id() if given is None else given.decode("latin-1")
+        if given is not None and not is_request_id(request_id):
+            return None
+        try:
+            rows, ids, times = decode_json(parsed.body)
+            asked = checked(Asked(rows, ids, times, request_id, headers.get(b"x-consumer", b"").decode() or actor, size=len(parsed.body)))
+            if len(rows) > BLOCK:
+                return None
+            answer = app[SERVING].predict_now(served, asked, begun, time.perf_counter_ns())
+        except Exception:  # noqa: BLE001 - whatever it is, aiohttp's lane meets it again and answers it
+            return None
+        app[TELEMETRY].requests[(name, 200)] += 1
+        body = orjson.dumps(answer)
+        return HEAD % (request_id.encode(), len(body)) + body
+
+    def _actor(self, headers: dict[bytes, bytes]) -> str | None:
+        """Who asks; None where aiohttp's guard has to say it."""
+        store = self._app[KEYS]
+        if not store.hashes:
+            return "local" if self._local else None
+        key = headers.get(b"authorization", b"")
+        return store.who(key[7:].decode("latin-1").strip()) if key.startswith(b"Bearer ") else None
+

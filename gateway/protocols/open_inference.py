@@ -1,0 +1,227 @@
+"""The Open Inference Protocol V2 over REST, with the binary tensor extension (KServe, Triton, MLServer).
+
+A deployment is a model; its inputs are columns of shape [n] or [n, 1], one an input feature, or one
+tensor of shape [n, features] in the order of the metadata. A further input `association_id` (BYTES)
+or `parameters.association_ids` ties rows to their actuals.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from gateway.asked import Asked, Served
+from gateway.errors import ApiError
+from gateway.protocols.native import json_object, moments, texts
+from gateway.protocols.run import Given
+
+HEADER = "Inference-Header-Content-Length"
+NUMPY = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
+    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+KINDS = {"categorical": "BYTES", "numeric": "FP64", "boolean": "FP64"}
+IDS, TIMES = "association_id", "timestamp"
+
+
+def metadata(served: Served) -> dict[str, Any]:
+    """What the model takes and gives."""
+    schema = served.package.schema
+    return {
+        "name": served.name,
+        "versions": [str(served.version)],
+        "platform": "champion_tabular",
+        "inputs": [{"name": f.name, "datatype": KINDS.get(f.kind, "BYTES"), "shape": [-1, 1]} for f in schema.features],
+        "outputs": output_shapes(served),
+    }
+
+
+def output_shapes(served: Served) -> list[dict[str, Any]]:
+    """The outputs' names, types and shapes."""
+    target = served.package.schema.target
+    if target.task == "regression":
+        return [{"name": "predict", "datatype": "FP64", "shape": [-1, 1]}]
+    return [
+        {"name": "predict", "datatype": "BYTES", "shape": [-1, 1]},
+        {"name": "predict_proba", "datatype": "FP64", "shape": [-1, len(target.classes)], "parameters": {"labels": list(target.classes)}},
+    ]
+
+
+def decode(given: Given) -> Asked:
+    """Columns or one tensor, as JSON or as bytes behind it."""
+    version = given.request.match_info.get("v", "")
+    if version and version != str(given.served.version):
+        raise ApiError(404, "unknown_version", f"{given.served.name!r} serves version {given.served.version}, not {version}")
+    document, rest = parts_of(given)
+    given.notes["document"] = document
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or not inputs or not all(isinstance(i, dict) for i in inputs):
+        raise ApiError(400, "no_inputs", "inputs must be a list of tensors")
+    wanted_outputs(document, given.served)
+    columns: dict[str, list[Any]] = {}
+    count = -1
+    for item in inputs:
+        name, shape, values, rest = tensor(item, rest)
+        if count not in {-1, shape[0]}:
+            raise ApiError(400, "wrong_shape", f"input {name!r} has {shape[0]} rows, the others {count}")
+        count = shape[0]
+        found = columns_of(name, shape, values, given.served)
+        if twice := sorted(set(found) & set(columns)):
+            raise ApiError(400, "duplicate_columns", f"more than one input gives {twice[0]!r}")
+        columns |= found
+    if rest:
+        raise ApiError(400, "wrong_length", f"{len(rest)} bytes are left over after the last binary input")
+    parameters = document.get("parameters") or {}
+    ids = columns.pop(IDS, None) if IDS not in {f.name for f in given.served.package.schema.features} else None
+    ids = ids if ids is not None else parameters.get("association_ids")
+    times = parameters.get("timestamps")
+    names = list(columns)
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)] if names else [{} for _ in range(count)]
+    return given.asked(rows, texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None)
+
+
+def parts_of(given: Given) -> tuple[dict[str, Any], bytes]:
+    """The JSON document and the bytes behind it, by the header and not by the content type."""
+    body, length = given.body, given.request.headers.get(HEADER)
+    rest = b""
+    if length is not None:
+        if not length.isdigit() or int(length) > len(body):
+            raise ApiError(400, "wrong_length", f"{HEADER} is {length!r}, the body has {len(body)} bytes")
+        body, rest = body[: int(length)], body[int(length) :]
+    return json_object(body), rest
+
+
+def tensor(item: dict[str, Any], rest: bytes) -> tuple[str, list[int], list[Any], bytes]:
+    """One input: its name, shape, flat values, and the bytes that follow it."""
+    name, shape, kind = item.get("name"), item.get("shape"), item.get("datatype")
+    if not isinstance(name, str) or not name:
+        raise ApiError(400, "no_name", "each input has a name")
+    if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
+        raise ApiError(400, "wrong_shape", f"the shape of input {name!r} must be a list of sizes")
+    if kind not in NUMPY and kind != "BYTES":
+        raise ApiError(400, "wrong_datatype", f"the datatype of input {name!r} is none of {', '.join(NUMPY)}, BYTES")
+    size = (item.get("parameters") or {}).get("binary_data_size")
+    count = math.prod(shape)
+    if size is not None:
+        if type(size) is not int or not 0 <= size <= len(rest):
+            raise ApiError(400, "wrong_length", f"input {name!r} claims {size} bytes, {len(rest)} are left")
+        values = strings(name, rest[:size]) if kind == "BYTES" else numbers(name, kind, rest[:size])
+        rest = rest[size:]
+    else:
+        values = flat(item.get("data"))
+        if any(isinstance(v, dict) for v in values):
+            raise ApiError(400, "wrong_type", f"the data of input {name!r} must be a list of values")
+    if len(values) != count:
+        raise ApiError(400, "wrong_length", f"input {name!r} has {len(values)} values, its shape {shape} wants {count}")
+    return name, shape, values, rest
+
+
+def numbers(name: str, kind: str, data: bytes) -> list[Any]:
+    """Little-endian numbers; NaN is missing."""
+    width = np.dtype(NUMPY[kind]).itemsize
+    if len(data) % width:
+        raise ApiError(400, "wrong_length", f"input {name!r} has {len(data)} bytes, no multiple of {width}")
+    values = np.frombuffer(data, dtype=NUMPY[kind]).tolist()
+    return [None if v != v else v for v in values] if kind.startswith("FP") else values  # noqa: PLR0124 - NaN
+
+
+def strings(name: str, data: bytes) -> list[str]:
+    """Texts, each after its length in four bytes."""
+    found, at = [], 0
+    while at < len(data):
+        if at + 4 > len(data):
+            raise ApiError(400, "wrong_length", f"input {name!r} ends within a length")
+        (length,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + length > len(data):
+            raise ApiError(400, "wrong_length", f"input {name!r} ends within a text")
+        try:
+            found.append(data[at : at + length].decode())
+        except UnicodeDecodeError as error:
+            raise ApiError(400, "wrong_type", f"input {name!r} holds a text that is not UTF-8") from error
+        at += length
+    return found
+
+
+def flat(data: Any) -> list[Any]:
+    """Nested lists, row-major."""
+    if not isinstance(data, list):
+        return [] if data is None else [data]
+    if any(isinstance(v, list) for v in data):
+        return [x for v in data for x in flat(v)]
+    return data
+
+
+def columns_of(name: str, shape: list[int], values: list[Any], served: Served) -> dict[str, list[Any]]:
+    """A column, or the features in their order."""
+    schema = served.package.schema
+    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1 and (len(schema.features) > 1 or name == schema.features[0].name or name in schema.unused)):  # noqa: PLR2004
+        return {name: values}
+    if len(shape) == 2 and shape[1] == len(schema.features):  # noqa: PLR2004
+        width = shape[1]
+        return {feature.name: values[k::width] for k, feature in enumerate(schema.features)}
+    raise ApiError(400, "wrong_shape", f"input {name!r} has shape {shape}: send [n] or [n, 1] a feature, or one [n, {len(schema.features)}]")
+
+
+def wanted_outputs(document: dict[str, Any], served: Served) -> list[tuple[dict[str, Any], bool]]:
+    """The outputs asked for, and whether each is wanted as bytes."""
+    have = {o["name"]: o for o in output_shapes(served)}
+    every = bool((document.get("parameters") or {}).get("binary_data_output", False))
+    asked = document.get("outputs")
+    if not asked:
+        return [(o, every) for o in have.values()]
+    found = []
+    for item in asked:
+        name = item.get("name") if isinstance(item, dict) else None
+        if name not in have:
+            raise ApiError(400, "unknown_output", f"there is no output {name!r}; outputs: {', '.join(have)}")
+        found.append((have[name], bool((item.get("parameters") or {}).get("binary_data", every))))
+    return found
+
+
+def encode(answer: dict[str, Any], given: Given) -> web.Response:
+    """Outputs as JSON, or as bytes behind it where that was asked."""
+    document = given.notes["document"]
+    rows = answer["predictions"]
+    outputs, tail = [], b""
+    for shape, binary in wanted_outputs(document, given.served):
+        if shape["name"] == "predict":
+            values = [row.get("prediction") for row in rows]
+        else:
+            labels = shape["parameters"]["labels"]
+            values = [(row.get("probabilities") or {}).get(label) for row in rows for label in labels]
+        out: dict[str, Any] = {**shape, "shape": [len(rows), *shape["shape"][1:]]}
+        if binary:
+            data = packed(values, shape["datatype"])
+            out["parameters"] = {**shape.get("parameters", {}), "binary_data_size": len(data)}
+            tail += data
+        else:
+            out["data"] = values
+        outputs.append(out)
+    errors = {str(row["row"]): row["error"] for row in rows if "error" in row}
+    body = {
+        "model_name": given.served.name,
+        "model_version": str(answer["deployment_version"]),
+        "id": str(document.get("id") or answer["request_id"]),
+        "parameters": {"model_id": answer["model_id"], "request_id": answer["request_id"], "recorded": answer["recorded"], "position": answer["position"], **({"errors": orjson.dumps(errors).decode()} if errors else {})},
+        "outputs": outputs,
+    }
+    head = orjson.dumps(body)
+    if not tail:
+        return web.Response(body=head, content_type="application/json")
+    return web.Response(body=head + tail, content_type="application/octet-stream", headers={HEADER: str(len(head))})
+
+
+def packed(values: list[Any], kind: str) -> bytes:
+    """Values as the binary extension has them."""
+    if kind == "BYTES":
+        encoded = [("" if v is None else str(v)).encode() for v in values]
+        return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
+    return np.array([np.nan if v is None else v for v in values], dtype=NUMPY[kind]).tobytes()
+
+

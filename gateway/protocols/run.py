@@ -1,0 +1,133 @@
+"""The way of every prediction request: decode, predict, encode; counted, noted where refused."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from gateway.asked import MOST_ID, Asked, Served
+from gateway.errors import ApiError, api_error, error_response
+from gateway.keys import FOLLOWER, PUBLISHER, SERVING, TELEMETRY
+from stream.clock import now_us
+from stream.errors import JournalFull
+
+MOST_ROWS = 1_000_000
+MOST_REMEMBERED = 10_000
+WORTH_PACKING = 4096
+PROCESS = uuid.uuid4().hex[:20]
+COUNT = itertools.count(1)
+REMEMBERED: OrderedDict[tuple[str, str, str], tuple[bytes, dict[str, str], str]] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a protocol decodes: the body and where it came from."""
+
+    request: web.Request
+    served: Served
+    body: bytes
+    request_id: str
+    notes: dict[str, Any] = field(default_factory=dict)  # what encoding needs again of decoding
+
+    @property
+    def consumer(self) -> str:
+        """Who asks, by header or by key."""
+        return self.request.headers.get("X-Consumer") or self.request.get("actor", "")
+
+    def asked(self, rows: list[Any], ids: list[str] | None = None, times: list[int] | None = None, **more: Any) -> Asked:
+        """The decoded request; refused without rows or with too many."""
+        strict = self.request.query.get("strict", "") in {"1", "true"}
+        return checked(Asked(rows, ids, times, self.request_id, self.consumer, strict=strict, size=len(self.body), **more))
+
+
+Decode = Callable[[Given], Asked]
+Encode = Callable[[dict[str, Any], Given], web.Response]
+Refuse = Callable[[ApiError], web.Response]
+
+
+async def run(request: web.Request, name: str, decode: Decode, encode: Encode, refuse: Refuse = error_response) -> web.Response:
+    """Answer one request in a protocol's words; it is journalled before it is answered."""
+    begun = time.perf_counter_ns()
+    request_id = request_id_of(request)
+    key = (request.path, name, request.headers.get("Idempotency-Key", ""))
+    if key[2] and key in REMEMBERED:
+        body, headers, kind = REMEMBERED[key]
+        return web.Response(body=body, content_type=kind, headers={**headers, "X-Request-ID": request_id})
+    telemetry = request.app[TELEMETRY]
+    known = name if name in request.app[FOLLOWER].catalog.deployments else "unknown"
+    try:
+        serving = request.app[SERVING]
+        served = await serving.get(name)
+        given = Given(request, served, await request.read(), request_id)
+        asked = decode(given)
+        answer = await serving.predict(served, asked, begun, time.perf_counter_ns())
+        response = encode(answer, given)
+    except Exception as error:  # noqa: BLE001 - counted, then answered in the protocol's shape
+        found = api_error(error)
+        telemetry.requests[(known, found.status)] += 1
+        note_refusal(request, name, request_id, found, begun)
+        response = refuse(found)
+        response.headers["X-Request-ID"] = request_id
+        return response
+    telemetry.requests[(known, 200)] += 1
+    response.headers["X-Request-ID"] = request_id
+    if key[2] and isinstance(response.body, bytes):
+        REMEMBERED[key] = (response.body, dict(response.headers), response.content_type)
+        REMEMBERED[key][1].pop("Content-Type", None)
+        while len(REMEMBERED) > MOST_REMEMBERED:
+            REMEMBERED.popitem(last=False)
+    if isinstance(response.body, bytes) and len(response.body) >= WORTH_PACKING and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def request_id_of(request: web.Request) -> str:
+    """The caller's id where it is printable and short, else one of our own."""
+    given = request.headers.get("X-Request-ID", "")
+    return given if is_request_id(given) else new_request_id()
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a caller's request id is taken as it is."""
+    return 0 < len(text) <= MOST_ID and text.isascii() and text.isprintable()
+
+
+def new_request_id() -> str:
+    """A request id of this process."""
+    return f"{PROCESS}{next(COUNT):x}"
+
+
+def note_refusal(request: web.Request, name: str, request_id: str, error: ApiError, begun: int) -> None:
+    """A refused request of a known deployment is part of its service health."""
+    if error.status == 404:  # noqa: PLR2004
+        return
+    record = {
+        "k": "x",
+        "d": name,
+        "id": request_id,
+        "status": error.status,
+        "code": error.code,
+        "lat": (time.perf_counter_ns() - begun) / 1000,
+        "c": request.get("actor", ""),
+    }
+    try:
+        request.app[PUBLISHER].record(name, record, now_us())
+    except JournalFull:
+        request.app[TELEMETRY].unrecorded[name] += 1
+
+
+def checked(asked: Asked) -> Asked:
+    """Refuse no rows and too many."""
+    if not asked.rows:
+        raise ApiError(422, "no_rows", "there are no rows to predict")
+    if len(asked.rows) > MOST_ROWS:
+        raise ApiError(413, "too_many_rows", f"{len(asked.rows):,} rows; {MOST_ROWS:,} at most in one request")
+    return asked
+

@@ -1,0 +1,209 @@
+"""What learns or watches in one recorded order: the only importer of River.
+
+`Learner` is a River model of an allow-list that learns from each outcome; the same rows in the same
+order give the same bits.
+
+`ConceptDetector` is ADWIN (Bifet and Gavaldà 2007) on a champion's errors, primed with held-out ones in a
+seeded order: without priming a jump is found thousands of rows late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.errors import DataError
+from models.schema import Schema, Target
+from models.types import Floats
+
+DELTA = 0.002
+MOST_PRIMED = 5000
+
+
+@dataclass(frozen=True)
+class Change:
+    """Where an alarm rose: the index of the error that raised it, the means before and after, the window that is left."""
+
+    index: int
+    before: float
+    after: float
+    width: int
+
+    @property
+    def direction(self) -> str:
+        """Whether the errors grew."""
+        return "worse" if self.after > self.before else "better"
+
+
+class ConceptDetector:
+    """ADWIN on errors in [0, 1]; alarms while it is primed are discarded."""
+
+    def __init__(self, priming: Floats) -> None:
+        """Prime with held-out errors."""
+        from river import drift
+
+        kind: Any = drift.ADWIN
+        self._adwin = kind(delta=DELTA)
+        for value in priming.tolist():
+            self._adwin.update(value)
+        self.seen = 0
+
+    @property
+    def width(self) -> int:
+        """How many errors its window holds."""
+        return int(self._adwin.width)
+
+    def update(self, errors: Floats) -> list[Change]:
+        """Feed errors in their order; answers the alarms."""
+        found = []
+        for value in errors.tolist():
+            before = self._adwin.estimation
+            self._adwin.update(value)
+            if self._adwin.drift_detected:
+                found.append(Change(self.seen, float(before), float(self._adwin.estimation), int(self._adwin.width)))
+            self.seen += 1
+        return found
+
+
+def errors_of(task: str, y: Any, chosen: Any, values: Any, scale: float) -> Floats:
+    """0 or 1 for classes; |error| as a share of the target's training range, at most 1, for values."""
+    if task != "regression":
+        return np.asarray(np.asarray(y) != np.asarray(chosen), dtype=np.float64)
+    return np.asarray(np.clip(np.abs(np.asarray(y, dtype=np.float64) - np.asarray(values, dtype=np.float64)) / max(scale, 1e-12), 0.0, 1.0))
+
+
+def priming_of(errors: Floats) -> dict[str, Any]:
+    """Held-out errors as a package keeps them: how many, and their quantiles."""
+    known = errors[np.isfinite(errors)]
+    return {"rows": len(known), "quantiles": np.quantile(known, np.linspace(0, 1, 201)).tolist() if len(known) else [], "mean": float(known.mean()) if len(known) else None}
+
+
+def primed(metadata: dict[str, Any], task: str) -> ConceptDetector:
+    """A detector for a package; one made by an older version is primed with its holdout accuracy."""
+    kept = metadata.get("priming") or {}
+    rng = np.random.default_rng(20261123)
+    rows = min(int(kept.get("rows", 1000)), MOST_PRIMED)
+    mean = kept.get("mean", 1 - metadata.get("metrics", {}).get("accuracy", 0.5) if task != "regression" else None)
+    if mean is None:
+        return ConceptDetector(np.zeros(0))
+    if task != "regression":
+        errors = np.zeros(rows)
+        errors[: round(rows * mean)] = 1.0
+        return ConceptDetector(rng.permutation(errors))
+    return ConceptDetector(np.interp(rng.random(rows), np.linspace(0, 1, 201), kept["quantiles"]))
+
+
+# Kind → its parameters with default and bounds; a learner has no others.
+LEARNERS: dict[str, dict[str, tuple[float, float, float]]] = {
+    "linear": {"learning_rate": (0.01, 1e-6, 1.0), "l2": (0.0, 0.0, 1.0)},
+    "naive_bayes": {},
+    "hoeffding_tree": {"grace_period": (200, 10, 100_000), "seed": (1, 0, 2**31 - 1)},
+    "adaptive_random_forest": {"trees": (5, 1, 30), "grace_period": (50, 10, 100_000), "seed": (1, 0, 2**31 - 1)},
+}
+WHOLE = {"grace_period", "seed", "trees"}
+UNSEEN = "(unseen)"
+
+
+def read_learner(kind: Any, parameters: Any, target: Target) -> dict[str, float]:
+    """A learner's parameters with their defaults; DataError says what is wrong."""
+    if kind not in LEARNERS:
+        raise DataError("wrong_learner", f"an online model is one of {', '.join(LEARNERS)}, not {kind!r}")
+    if kind == "naive_bayes" and target.task == "regression":
+        raise DataError("wrong_learner", "naive_bayes is for classes")
+    given = {} if parameters is None else parameters
+    if not isinstance(given, dict) or (unknown := sorted(set(given) - set(LEARNERS[kind]))):
+        raise DataError("wrong_learner", f"{kind} has the parameters {', '.join(LEARNERS[kind]) or 'none'}" + (f", not {unknown[0]!r}" if isinstance(given, dict) else ""))
+    found = {}
+    for name, (default, low, high) in LEARNERS[kind].items():
+        value = given.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise DataError("wrong_learner", f"{name} is a number from {low:g} to {high:g}")
+        found[name] = int(value) if name in WHOLE else float(value)
+    return found
+
+
+def river_model(kind: str, parameters: dict[str, float], target: Target) -> Any:
+    """The model itself."""
+    from river import forest, linear_model, naive_bayes, optim, preprocessing, tree
+
+    values = target.task == "regression"
+    if kind == "linear":
+        options: Any = {"optimizer": optim.SGD(parameters["learning_rate"]), "l2": parameters["l2"]}
+        scale: Any = preprocessing.StandardScaler()
+        if target.task == "multiclass":
+            return scale | linear_model.SoftmaxRegression(**options)
+        return scale | (linear_model.LinearRegression(**options) if values else linear_model.LogisticRegression(**options))
+    if kind == "naive_bayes":
+        bayes: Any = naive_bayes.GaussianNB
+        return bayes()
+    seed, grace = int(parameters["seed"]), int(parameters["grace_period"])
+    if kind == "hoeffding_tree":
+        return (tree.HoeffdingAdaptiveTreeRegressor if values else tree.HoeffdingAdaptiveTreeClassifier)(grace_period=grace, seed=seed)
+    return (forest.ARFRegressor if values else forest.ARFClassifier)(n_models=int(parameters["trees"]), grace_period=grace, seed=seed)
+
+
+class Learner:
+    """A model that predicts and learns a row at a time."""
+
+    def __init__(self, kind: str, parameters: dict[str, float], schema: Schema) -> None:
+        """Born knowing nothing."""
+        self._model = river_model(kind, parameters, schema.target)
+        self.schema = schema
+        self._texts = kind in {"hoeffding_tree", "adaptive_random_forest"} and schema.target.task != "regression"  # their leaves are linear
+        self.learnt = 0
+
+    def rows(self, base: Floats) -> list[dict[str, Any]]:
+        """Base rows as River's dicts: missing inputs are left out, levels are texts or one-hot."""
+        found = []
+        for values in base.tolist():
+            row: dict[str, Any] = {}
+            for feature, value in zip(self.schema.features, values, strict=True):
+                if value != value:  # noqa: PLR0124 - NaN
+                    continue
+                if feature.kind != "categorical":
+                    row[feature.name] = value
+                    continue
+                level = feature.levels[int(value)] if value < len(feature.levels) else UNSEEN
+                if self._texts:
+                    row[feature.name] = level
+                else:
+                    row[f"{feature.name}={level}"] = 1.0
+            found.append(row)
+        return found
+
+    def predict(self, base: Floats) -> Floats:
+        """Probabilities (n, K), or values (n, 1); before it has learnt, even odds or the training mean."""
+        target, rows = self.schema.target, self.rows(base)
+        if target.task == "regression":
+            start = target.mean
+            return np.array([[float(self._model.predict_one(row)) if self.learnt else start] for row in rows])
+        names = target.classes
+        out = np.empty((len(rows), len(names)))
+        for k, row in enumerate(rows):
+            p = self._model.predict_proba_one(row) if self.learnt else {}
+            found = np.array([float(p.get(self._label(name), 0.0)) for name in names])
+            total = found.sum()
+            out[k] = found / total if total > 0 else 1.0 / len(names)
+        return out
+
+    def learn(self, base: Floats, labels: list[Any]) -> None:
+        """One row after the other; a label that is none of the classes is passed over, and counts."""
+        target = self.schema.target
+        for row, label in zip(self.rows(base), labels, strict=True):
+            self.learnt += 1
+            if target.task == "regression":
+                if label is not None and np.isfinite(label):
+                    self._model.learn_one(row, float(label))
+            elif label in target.classes:
+                self._model.learn_one(row, self._label(label))
+
+    def _label(self, label: str) -> Any:
+        """What River calls a class: of two, whether it is the positive one."""
+        return label == self.schema.target.classes[1] if self.schema.target.task == "binary" else label
+
+    @property
+    def memory(self) -> int:
+        """Bytes, as River counts them."""
+        return int(self._model._raw_memory_usage)  # noqa: SLF001 - its public form is a text

@@ -1,0 +1,104 @@
+"""Cohorts and the concept detector that reads them: the champion's errors in one recorded order.
+
+A cohort is the rows of a stretch of event time, taken once it is mature: all of its rows have their
+outcome, or the 95 % label delay has passed on the outcomes' own clock. That it matured is an event with
+the record time up to which actuals counted; later ones move metrics, not detectors. So the sequence
+that a detector has read is a SELECT, and replaying the events gives its state again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from models.online import Change, ConceptDetector, errors_of, primed
+from models.registry import Registry
+from models.types import Floats
+from stream.association import literal
+from stream.clickhouse import EventLog
+from stream.clock import iso, now_us
+from stream.events import CohortMatured, ConceptDriftDetected
+from stream.queries import SERVED, outcomes_as_of
+from stream.recount import package_of
+
+SPAN = 86_400_000_000
+CLOCKS = """SELECT toUnixTimestamp64Micro(max(actual_at)) AS known, quantileExact(0.95)(dateDiff('microsecond', occurred_at, actual_at)) AS delay, count() AS n
+FROM outcomes WHERE deployment = {d} AND role = 'champion'"""
+NEXT = "SELECT toUnixTimestamp64Micro(min(occurred_at)) AS at, toUnixTimestamp64Micro(max(occurred_at)) AS last, count() AS n FROM predictions_log WHERE deployment = {d} AND role = 'champion' AND occurred_at >= fromUnixTimestamp64Micro({after})"
+COLUMNS = "model_id, event_id, toUnixTimestamp64Micro(occurred_at) AS time, predicted_class, predicted_value, actual_value, actual_class"
+
+
+def rows_of(deployment: str, cohort: CohortMatured) -> str:
+    """The SELECT of a cohort's rows in their order, as they were known when it matured."""
+    span = f"occurred_at >= fromUnixTimestamp64Micro({cohort.start}) AND occurred_at < fromUnixTimestamp64Micro({cohort.end})"
+    known = outcomes_as_of(deployment, cohort.cut, f"role = 'champion' AND {SERVED} AND {span}")
+    return f"SELECT {COLUMNS} FROM {known} ORDER BY occurred_at, event_id"
+
+
+def next_cohort(log: EventLog, deployment: str, after: int) -> CohortMatured | None:
+    """The oldest cohort beyond `after` (microseconds) that is mature by now, or None."""
+    d = literal(deployment)
+    found = log.rows(NEXT.format(d=d, after=after))[0]
+    if not int(found["n"]):
+        return None
+    start = max(int(found["at"]) // SPAN * SPAN, after)
+    end = (start // SPAN + 1) * SPAN
+    if int(found["last"]) < end:
+        return None  # its stretch of time is not over
+    cut = now_us()
+    rows = f"deployment = {d} AND role = 'champion' AND occurred_at >= fromUnixTimestamp64Micro({start}) AND occurred_at < fromUnixTimestamp64Micro({end})"
+    whole = int(log.rows(f"SELECT count() AS n FROM predictions WHERE {rows}")[0]["n"])
+    matched = int(log.rows(f"SELECT count() AS n FROM outcomes WHERE {rows}")[0]["n"])
+    clocks = log.rows(CLOCKS.format(d=d))[0]
+    late = int(clocks["n"]) and int(clocks["known"]) - end >= max(int(clocks["delay"]), 0)
+    if matched < whole and not late:
+        return None
+    return CohortMatured(start, end, cut, whole, matched)
+
+
+class Detectors:
+    """A deployment's detectors by model, as the cohorts that were read have made them."""
+
+    def __init__(self, log: EventLog, registry: Registry, deployment: str) -> None:
+        """Begin before the first cohort."""
+        self._log, self._registry, self._deployment = log, registry, deployment
+        self._detectors: dict[str, ConceptDetector] = {}
+        self._times: dict[str, list[int]] = {}  # of the errors that the detector still holds in its window
+        self.read = 0
+
+    def feed(self, cohort: CohortMatured) -> list[ConceptDriftDetected]:
+        """Read a cohort's rows in their order; answers the alarms, one a model at most."""
+        sql = rows_of(self._deployment, cohort)
+        table = self._log.arrow(sql)
+        told = []
+        for model_id in pc.unique(table.column("model_id")).to_pylist():
+            part = table.filter(pc.equal(table.column("model_id"), model_id))
+            target = package_of(self._registry, model_id).schema.target
+            detector = self._detectors.get(model_id)
+            if detector is None:
+                detector = self._detectors[model_id] = primed(package_of(self._registry, model_id).metadata, target.task)
+            errors = self._errors(target, part)
+            times = self._times.setdefault(model_id, [])
+            times.extend(part.column("time").to_pylist())
+            changes = detector.update(errors)
+            if changes:
+                told.append(self._fact(model_id, detector, changes, times, cohort, sql))
+            del times[: max(0, len(times) - detector.width)]
+        self.read += 1
+        return told
+
+    @staticmethod
+    def _errors(target: Any, part: Any) -> Floats:
+        if target.task == "regression":
+            errors = errors_of("regression", part.column("actual_value").to_numpy(), None, part.column("predicted_value").to_numpy(), target.upper - target.lower)
+            return np.where(np.isfinite(errors), errors, 1.0)
+        return errors_of(target.task, np.array(part.column("actual_class").to_pylist(), dtype=object), np.array(part.column("predicted_class").to_pylist(), dtype=object), None, 1.0)
+
+    @staticmethod
+    def _fact(model_id: str, detector: ConceptDetector, changes: list[Change], times: list[int], cohort: CohortMatured, sql: str) -> ConceptDriftDetected:
+        """The last alarm, with the time at which the window begins that it left."""
+        last = changes[-1]
+        first = len(times) - (detector.seen - last.index - 1) - last.width
+        return ConceptDriftDetected(model_id, "worse" if last.after > changes[0].before else "better", changes[0].before, last.after, iso(times[max(first, 0)]), iso(cohort.end), [c.index for c in changes], sql)

@@ -1,0 +1,134 @@
+"""One number of a deployment by its name, over a trailing window, with the SELECT that gives it.
+
+`drift.psi` (the greatest, or of `feature`), `drift.failing` (inputs that fail), `accuracy.METRIC`,
+`accuracy.loss` (how much worse than the baseline, as a share), `accuracy.match_rate`, `health.error_rate`,
+`health.p99_ms`, `health.requests`, `humility.rate`, `silence.predictions` and `silence.actuals` (seconds
+since the last one was received). Windows end at the newest event; silences at the wall clock.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from models.errors import DataError
+from models.metrics import METRICS
+from models.registry import Registry
+from stream import queries
+from stream.association import literal
+from stream.clickhouse import EventLog
+from stream.clock import iso
+from stream.monitoring import accuracy_answer, drift_answer
+from stream.projections.catalog import Catalog
+from stream.queries import Window
+
+PLAIN = frozenset({"drift.psi", "drift.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "silence.predictions", "silence.actuals"})
+SPAN = re.compile(r"(\d+)([smhd])")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number (None: unknown), the window it is of, and its SELECT."""
+
+    value: float | None
+    window: dict[str, Any]
+    sql: str
+
+
+def known(measure: str) -> bool:
+    """Whether there is such a number.
+
+    >>> known("accuracy.log_loss"), known("accuracy.luck")
+    (True, False)
+    """
+    return measure in PLAIN or (measure.startswith("accuracy.") and measure[9:] in METRICS)
+
+
+def seconds_of(span: Any) -> int:
+    """Seconds of a span such as 15m or 7d; DataError otherwise.
+
+    >>> seconds_of("2h")
+    7200
+    """
+    found = SPAN.fullmatch(str(span))
+    if found is None or not int(found[1]):
+        raise DataError("wrong_span", f"{span!r} is no span: write 30s, 15m, 6h or 7d")
+    return int(found[1]) * SECONDS[found[2]]
+
+
+def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: str, rule: dict[str, Any], now: int, until: int | None = None) -> Measured:
+    """The number that a rule asks for, as of now (microseconds); `until` ends its window at an older event time."""
+    measure = str(rule["measure"])
+    if measure.startswith("silence."):
+        return silence(log, deployment, measure[8:], now)
+    end = until if until is not None else newest(log, deployment, matched=measure.startswith("accuracy.") and measure != "accuracy.match_rate")
+    if end is None:
+        return Measured(None, {}, "")
+    start = end - seconds_of(rule.get("window", "1d")) * 1_000_000
+    window = Window(deployment, start, end + 1, 86_400)
+    told = {"from": iso(start), "to": iso(end)}
+    if measure.startswith("drift."):
+        return drifted(log, registry, catalog, rule, replace(window, start=start // 60_000_000 * 60_000_000), told)
+    if measure.startswith("health."):
+        return healthy(log, rule, replace(window, start=now - seconds_of(rule.get("window", "1d")) * 1_000_000, end=None), now)
+    if measure == "humility.rate":
+        sql = f"SELECT countIf(humility != '') AS hits, count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion'"
+        row = log.rows(sql)[0]
+        return Measured(int(row["hits"]) / int(row["rows"]) if int(row["rows"]) else None, told, sql)
+    found = accuracy_answer(log, registry, catalog, window)
+    totals = found["totals"]
+    if totals["rows"] < int(rule.get("least_rows", 100)):
+        return Measured(None, told, found["sql"])
+    if measure == "accuracy.match_rate":
+        return Measured(totals["match_rate"], told, found["sql"])
+    if totals["matched"] < int(rule.get("least_rows", 100)):
+        return Measured(None, told, found["sql"])
+    if measure == "accuracy.loss":
+        entry, better = totals["metrics"][found["metric"]], METRICS[found["metric"]].higher_is_better
+        if entry["value"] is None or not entry["baseline"]:
+            return Measured(None, told, found["sql"])
+        return Measured((entry["baseline"] - entry["value"]) * (1 if better else -1) / abs(entry["baseline"]), told, found["sql"])
+    return Measured((totals["metrics"].get(measure[9:]) or {}).get("value"), told, found["sql"])
+
+
+def newest(log: EventLog, deployment: str, *, matched: bool) -> int | None:
+    """The time of the newest event."""
+    table = "outcomes_log" if matched else "predictions_log"
+    row = log.rows(f"SELECT toUnixTimestamp64Micro(max(occurred_at)) AS t, count() AS n FROM {table} WHERE deployment = {literal(deployment)} AND role = 'champion'")[0]
+    return int(row["t"]) if int(row["n"]) else None
+
+
+def silence(log: EventLog, deployment: str, what: str, now: int) -> Measured:
+    """Seconds since anything was received; unknown while nothing ever was."""
+    sql = f"SELECT toUnixTimestamp64Micro(max(recorded_at)) AS t, count() AS n FROM {what}_log WHERE deployment = {literal(deployment)}"
+    row = log.rows(sql)[0]
+    return Measured(max(0.0, (now - int(row["t"])) / 1e6) if int(row["n"]) else None, {"to": iso(now)}, sql)
+
+
+def drifted(log: EventLog, registry: Registry, catalog: Catalog, rule: dict[str, Any], window: Window, told: dict[str, Any]) -> Measured:
+    """Greatest PSI, or how many inputs fail."""
+    found = drift_answer(log, registry, window, catalog.deployment(window.deployment).now.champion)
+    totals = found["totals"]
+    if totals["rows"] < int(rule.get("least_rows", 100)):
+        return Measured(None, told, found["sql"])
+    variables = [*totals["features"], totals["prediction"]]
+    if rule["measure"] == "drift.failing":
+        return Measured(float(sum(v["status"] == "failing" for v in variables)), told, found["sql"])
+    wanted = [v["psi"] for v in variables if rule.get("feature") in {None, v["name"]} and v["psi"] is not None]
+    return Measured(max(wanted, default=None), told, found["sql"])
+
+
+def healthy(log: EventLog, rule: dict[str, Any], window: Window, now: int) -> Measured:
+    """Service health by arrival time."""
+    found = queries.service_health(log, window)
+    totals = found["totals"]
+    told = {"from": iso(window.start or 0), "to": iso(now)}
+    requests = totals["requests"] + totals["user_errors"] + totals["server_errors"]
+    if rule["measure"] == "health.requests":
+        return Measured(float(requests), told, found["sql"]["totals"])
+    if rule["measure"] == "health.p99_ms":
+        p99 = totals["latency_us"]["p99"]
+        return Measured(p99 / 1000 if p99 is not None else None, told, found["sql"]["totals"])
+    return Measured(totals["user_error_rate"] + totals["server_error_rate"] if requests else None, told, found["sql"]["errors"])

@@ -1,0 +1,134 @@
+"""Retraining policies: read, and judged step by step. Pure: numbers come in, the next fact comes out.
+
+A policy: trigger (`schedule`, `drift`, `accuracy`, `measure`, `actuals`, `manual`), data (expanding or
+sliding, with the original set or not), model selection (AutoPilot or the champion's blueprint), action
+(`register`, `challenge`, `replace`), gate (metric, minimum gain, rows to soak, a person, rows after which
+a worse one is rolled back), minimum interval between runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from models.errors import DataError
+from models.metrics import METRICS
+from stream.measures import known, seconds_of
+
+TRIGGERS = ("schedule", "drift", "accuracy", "measure", "actuals", "manual")
+ACTIONS = ("register", "challenge", "replace")
+SELECTIONS = ("autopilot", "same_blueprint")
+WINDOWS = ("expanding", "sliding")
+MICRO = 1_000_000
+
+
+def read_policy(data: dict[str, Any]) -> dict[str, Any]:
+    """A policy with its defaults; DataError says what is wrong."""
+    unknown = sorted(set(data) - {"name", "trigger", "data", "model_selection", "mode", "minutes", "action", "gate", "minimum_interval"})
+    if unknown:
+        raise DataError("wrong_policy", f"unknown: {', '.join(unknown)}")
+    policy: dict[str, Any] = {"trigger": read_trigger(data.get("trigger") or {"kind": "manual"})}
+    policy["action"] = one_of("action", data.get("action", "challenge"), ACTIONS)
+    policy["model_selection"] = one_of("model_selection", data.get("model_selection", "autopilot"), SELECTIONS)
+    policy["minimum_interval"] = str(data.get("minimum_interval", "1h"))
+    seconds_of(policy["minimum_interval"])
+    used = dict(data.get("data") or {})
+    policy["data"] = {"window": one_of("data.window", used.get("window", "expanding"), WINDOWS), "with_original": bool(used.get("with_original", False))}
+    if policy["data"]["window"] == "sliding":
+        policy["data"]["span"] = str(used.get("span", "90d"))
+        seconds_of(policy["data"]["span"])
+    gate = dict(data.get("gate") or {})
+    metric = gate.get("metric")
+    if metric is not None and metric not in METRICS:
+        raise DataError("wrong_policy", f"there is no metric {metric!r}")
+    policy["gate"] = {
+        "metric": metric,
+        "minimum_gain": number("gate.minimum_gain", gate.get("minimum_gain", 0.0), 0.0),
+        "soak_rows": int(number("gate.soak_rows", gate.get("soak_rows", 500), 100.0)),
+        "rollback_rows": int(number("gate.rollback_rows", gate.get("rollback_rows", 0), 0.0)),
+        "person": bool(gate.get("person", False)),
+    }
+    if data.get("minutes") is not None:
+        policy["minutes"] = number("minutes", data["minutes"], 0.001)
+    if data.get("mode") is not None:
+        policy["mode"] = one_of("mode", data["mode"], ("quick", "auto", "comprehensive"))
+    return policy
+
+
+def read_trigger(data: Any) -> dict[str, Any]:
+    """A trigger; `drift` and `accuracy` are measures with usual bounds."""
+    if not isinstance(data, dict):
+        raise DataError("wrong_policy", 'trigger is {"kind", …}')
+    kind = one_of("trigger.kind", data.get("kind"), TRIGGERS)
+    if kind == "schedule":
+        seconds_of(data.get("every"))
+        return {"kind": kind, "every": str(data["every"])}
+    if kind == "actuals":
+        return {"kind": kind, "count": int(number("trigger.count", data.get("count"), 1.0))}
+    if kind == "manual":
+        return {"kind": kind}
+    usual = {"drift": {"measure": "drift.failing", "above": 0.5}, "accuracy": {"measure": "accuracy.loss", "above": 0.1}}.get(kind, {})
+    found = {**usual, **{k: v for k, v in data.items() if k in {"measure", "above", "below", "feature", "window", "least_rows"}}}
+    if not known(str(found.get("measure"))) or ("above" in found) == ("below" in found):
+        raise DataError("wrong_policy", "a measured trigger has a known measure and one of above and below")
+    number("trigger bound", found.get("above", found.get("below")), None)
+    found["window"] = str(found.get("window", "1d"))
+    seconds_of(found["window"])
+    return {"kind": kind, **found}
+
+
+def one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
+    """A word of a list."""
+    if value not in words:
+        raise DataError("wrong_policy", f"{name} is one of {', '.join(words)}, not {value!r}")
+    return str(value)
+
+
+def number(name: str, value: Any, least: float | None) -> float:
+    """A number from some bound up."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or (least is not None and value < least):
+        raise DataError("wrong_policy", f"{name} must be a number" + (f" of at least {least:g}" if least is not None else ""))
+    return float(value)
+
+
+def rested(policy: dict[str, Any], last: int, now: int) -> bool:
+    """Whether the minimum interval has passed since the last run began (0: there was none)."""
+    return not last or now - last >= seconds_of(policy["minimum_interval"]) * MICRO
+
+
+def scheduled(policy: dict[str, Any], last: int, now: int) -> bool:
+    """Whether a schedule is due, from the last run or else from when it was set."""
+    return now - (last or int(policy["set_at"])) >= seconds_of(policy["trigger"]["every"]) * MICRO
+
+
+def crossed(trigger: dict[str, Any], value: float | None) -> bool:
+    """Whether a measured trigger fires; an unknown number never does."""
+    if value is None:
+        return False
+    return bool(value > trigger["above"] if "above" in trigger else value < trigger["below"])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says: `wait`, `accept` or `refuse`, in a sentence, with the numbers."""
+
+    word: str
+    sentence: str
+    evidence: dict[str, Any]
+
+
+def gate(policy: dict[str, Any], compared: dict[str, Any] | None, metric: str) -> Verdict:
+    """One look at the end of the soak: the paired difference in five blocks of equal time."""
+    wanted, least = policy["gate"]["metric"] or metric, policy["gate"]["soak_rows"]
+    rows = int(compared["rows"]) if compared else 0
+    if compared is None or rows < least:
+        return Verdict("wait", f"{rows} of {least} matched rows", {"rows": rows})
+    found = compared["metrics"].get(wanted, {})
+    evidence = {"metric": wanted, "rows": rows, **found}
+    if "interval" not in found:
+        return Verdict("wait", "a block of time has no defined metric yet", evidence)
+    gain = found["difference"] if METRICS[wanted].higher_is_better else -found["difference"]
+    told = f"{wanted} {found['champion']:.4f} against {found['challenger']:.4f} on {rows:,} rows, 95 % of the difference in {found['interval'][0]:+.4f} to {found['interval'][1]:+.4f}"
+    if found["better"] and gain >= policy["gate"]["minimum_gain"]:
+        return Verdict("accept", f"better than the champion: {told}", evidence)
+    return Verdict("refuse", f"not better than the champion: {told}", evidence)

@@ -1,0 +1,183 @@
+"""What is watched and what was done about it, as a fold: channels, alert rules, alerts, policies, their runs.
+
+Pure as the catalog is. That an alert is raised once, a notification ends once, and a deployment has one
+run at a time is decided here, so it does not matter who proposes it, or how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream import events
+from stream.errors import Refused
+from stream.events import Event
+
+Key = tuple[str, str]  # deployment, name
+
+
+@dataclass
+class Firing:
+    """An alert that has not been cleared."""
+
+    event_id: str
+    since: int
+    fact: events.AlertRaised
+
+
+@dataclass
+class Run:
+    """A policy's run."""
+
+    run_id: str
+    deployment: str
+    policy: str
+    started_at: int
+    evidence: dict[str, Any]
+    outcome: str = ""
+    sentence: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    finished_at: int = 0
+
+
+@dataclass
+class Watch:
+    """The folded state."""
+
+    channels: dict[str, events.ChannelSet] = field(default_factory=dict)
+    rules: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    firing: dict[Key, Firing] = field(default_factory=dict)
+    raised: dict[Key, int] = field(default_factory=dict)
+    cleared_at: dict[Key, int] = field(default_factory=dict)
+    pending: dict[tuple[str, str], Event] = field(default_factory=dict)  # (alert event, channel) that nobody was told of yet
+    policies: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    cohorts: dict[str, list[events.CohortMatured]] = field(default_factory=dict)
+    concepts: dict[str, list[events.ConceptDriftDetected]] = field(default_factory=dict)
+
+    def apply(self, event: Event, deployment_of: Callable[[str], Any]) -> None:
+        """Apply an event; Refused where it does not fit."""
+        if event.deployment:
+            deployment_of(event.deployment)
+        APPLY[event.type](self, event, event.fact)
+
+    def run_of(self, deployment: str) -> Run | None:
+        """The run that is under way."""
+        return next((run for run in self.runs.values() if run.deployment == deployment and not run.outcome), None)
+
+    def runs_of(self, deployment: str, policy: str = "") -> list[Run]:
+        """Runs, newest first."""
+        found = [run for run in self.runs.values() if run.deployment == deployment and policy in {"", run.policy}]
+        return sorted(found, key=lambda run: -run.started_at)
+
+
+def _channel_set(watch: Watch, event: Event, fact: events.ChannelSet) -> None:
+    del event
+    watch.channels[fact.name] = fact
+
+
+def _channel_removed(watch: Watch, event: Event, fact: events.ChannelRemoved) -> None:
+    del event
+    if watch.channels.pop(fact.name, None) is None:
+        raise Refused("unknown", "unknown_channel", f"there is no channel {fact.name!r}")
+    watch.pending = {key: found for key, found in watch.pending.items() if key[1] != fact.name}
+
+
+def _rule_set(watch: Watch, event: Event, fact: events.AlertRuleSet) -> None:
+    watch.rules[(event.deployment, fact.name)] = fact.rule
+
+
+def _rule_removed(watch: Watch, event: Event, fact: events.AlertRuleRemoved) -> None:
+    key = (event.deployment, fact.name)
+    if watch.rules.pop(key, None) is None:
+        raise Refused("unknown", "unknown_rule", f"there is no alert rule {fact.name!r}")
+    watch.firing.pop(key, None)
+
+
+def _raised(watch: Watch, event: Event, fact: events.AlertRaised) -> None:
+    key = (event.deployment, fact.rule)
+    rule = watch.rules.get(key)
+    if rule is None:
+        raise Refused("unknown", "unknown_rule", f"there is no alert rule {fact.rule!r}")
+    if not fact.test:
+        if key in watch.firing:
+            raise Refused("conflict", "is_raised", f"{fact.rule!r} is raised already")
+        watch.firing[key] = Firing(event.event_id, event.occurred_at, fact)
+        watch.raised[key] = watch.raised.get(key, 0) + 1
+    _queue(watch, event, rule)
+
+
+def _cleared(watch: Watch, event: Event, fact: events.AlertCleared) -> None:
+    key = (event.deployment, fact.rule)
+    if watch.firing.pop(key, None) is None:
+        raise Refused("conflict", "is_clear", f"{fact.rule!r} is not raised")
+    watch.cleared_at[key] = event.occurred_at
+    _queue(watch, event, watch.rules.get(key, {}))
+
+
+def _queue(watch: Watch, event: Event, rule: dict[str, Any]) -> None:
+    if event.occurred_at < int(rule.get("silenced_until", 0)):
+        return
+    for channel in rule.get("channels", []):
+        if channel in watch.channels:
+            watch.pending[(event.event_id, channel)] = event
+
+
+def _notification_ended(watch: Watch, event: Event, fact: events.NotificationEnded) -> None:
+    del event
+    if watch.pending.pop((fact.alert_id, fact.channel), None) is None:
+        raise Refused("conflict", "is_told", "this channel was told already")
+
+
+def _policy_set(watch: Watch, event: Event, fact: events.PolicySet) -> None:
+    watch.policies[(event.deployment, fact.name)] = {**fact.policy, "set_at": event.occurred_at}
+
+
+def _policy_removed(watch: Watch, event: Event, fact: events.PolicyRemoved) -> None:
+    if watch.policies.pop((event.deployment, fact.name), None) is None:
+        raise Refused("unknown", "unknown_policy", f"there is no policy {fact.name!r}")
+
+
+def _run_started(watch: Watch, event: Event, fact: events.PolicyRunStarted) -> None:
+    if (event.deployment, fact.policy) not in watch.policies:
+        raise Refused("unknown", "unknown_policy", f"there is no policy {fact.policy!r}")
+    if watch.run_of(event.deployment) is not None:
+        raise Refused("conflict", "run_under_way", f"a run of {event.deployment!r} is under way")
+    watch.runs[fact.run_id] = Run(fact.run_id, event.deployment, fact.policy, event.occurred_at, fact.evidence)
+
+
+def _run_finished(watch: Watch, event: Event, fact: events.PolicyRunFinished) -> None:
+    run = watch.runs.get(fact.run_id)
+    if run is None or run.outcome:
+        raise Refused("conflict", "run_ended", f"run {fact.run_id!r} is unknown or over")
+    run.outcome, run.sentence, run.result, run.finished_at = fact.outcome, fact.sentence, fact.evidence, event.occurred_at
+
+
+def _cohort_matured(watch: Watch, event: Event, fact: events.CohortMatured) -> None:
+    read = watch.cohorts.setdefault(event.deployment, [])
+    if read and fact.start < read[-1].end:
+        raise Refused("conflict", "out_of_order", "detectors have read this time already")
+    read.append(fact)
+
+
+def _concept_drift(watch: Watch, event: Event, fact: events.ConceptDriftDetected) -> None:
+    watch.concepts.setdefault(event.deployment, []).append(fact)
+
+
+APPLY: dict[str, Callable[[Watch, Event, Any], None]] = {
+    "channel_set": _channel_set,
+    "channel_removed": _channel_removed,
+    "alert_rule_set": _rule_set,
+    "alert_rule_removed": _rule_removed,
+    "alert_raised": _raised,
+    "alert_cleared": _cleared,
+    "notification_ended": _notification_ended,
+    "policy_set": _policy_set,
+    "policy_removed": _policy_removed,
+    "policy_run_started": _run_started,
+    "policy_run_finished": _run_finished,
+    "cohort_matured": _cohort_matured,
+    "concept_drift_detected": _concept_drift,
+}
+WATCHED = frozenset(APPLY)

@@ -1,0 +1,305 @@
+"""A system that acts: alerts reach their channels, policies retrain, promote and refuse with nobody touching it."""
+
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+from aiosmtpd.controller import Controller
+
+from gateway.client import Refusal
+from tests.support import deploy_small, free_port, start_system, stop
+
+pytestmark = pytest.mark.long
+
+
+class Hooks(http.server.BaseHTTPRequestHandler):
+    """A receiver that can hang, refuse, fail and redirect."""
+
+    got = []
+    failures = {"/flaky": 2}
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        Hooks.got.append((self.path, dict(self.headers), body, time.time()))
+        status = 200
+        if self.path == "/hang":
+            time.sleep(7)
+        if self.path == "/redirect":
+            status = 302
+        if Hooks.failures.get(self.path, 0) > 0:
+            Hooks.failures[self.path] -= 1
+            status = 500
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/private")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class Letters:
+    """What SMTP brought."""
+
+    got = []
+
+    async def handle_DATA(self, server, session, envelope):
+        Letters.got.append((envelope.mail_from, envelope.rcpt_tos, envelope.content.decode()))
+        return "250 OK"
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hooks)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watching")
+    system = start_system(folder / "var")
+    deploy_small(system, folder, names=("alerted",), shadows=())
+    yield system
+    stop(system.process)
+
+
+def until(found, seconds=30):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            value = found()
+        except Refusal:
+            value = None
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
+
+
+def ask(system, name, rng, count, shift=0.0, label=None, tag=""):
+    """Rows and their outcomes."""
+    rows = [{"x": rng.gauss(shift, 1), "z": rng.gauss(0, 1)} for _ in range(count)]
+    ids = [f"{tag}{rng.random()}" for _ in rows]
+    times = [time.time()] * count
+    position = system.api.post(f"/v1/deployments/{name}/predictions", {"rows": rows, "association_ids": ids, "timestamps": times})["position"]
+    if label is not None:
+        facts = [{"association_id": i, "actual": label(row, rng)} for i, row in zip(ids, rows, strict=True)]
+        position = system.api.post(f"/v1/deployments/{name}/actuals", {"actuals": facts})["position"]
+    return position
+
+
+def test_a_raised_alert_reaches_every_channel_signed_and_is_cleared(world, hooks):
+    port = free_port()
+    mail = Controller(Letters(), hostname="127.0.0.1", port=port)
+    mail.start()
+    try:
+        world.api.call("PUT", "/v1/channels/signed", {"kind": "webhook", "url": hooks + "/signed", "secret": "s3cret"})
+        world.api.call("PUT", "/v1/channels/flaky", {"kind": "slack", "url": hooks + "/flaky"})
+        world.api.call("PUT", "/v1/channels/away", {"kind": "teams", "url": hooks + "/redirect"})
+        world.api.call("PUT", "/v1/channels/post", {"kind": "email", "host": "127.0.0.1", "port": port, "from": "champion@example.com", "to": ["ops@example.com"]})
+        assert "s3cret" not in json.dumps(list(world.api.items("/v1/channels")))
+        rule = {"measure": "drift.psi", "above": 0.5, "clear": 0.4, "window": "1h", "cool_down": "1s", "severity": "critical", "channels": ["signed", "flaky", "away", "post"]}
+        world.api.call("PUT", "/v1/deployments/alerted/alert-rules/drifting", rule)
+        rng = random.Random(1)
+        begun = time.time()
+        world.api.get("/v1/deployments/alerted", after=ask(world, "alerted", rng, 400, shift=3.0))
+        path, headers, body, at = until(lambda: next((g for g in Hooks.got if g[0] == "/signed"), None))
+        print(f"row to webhook: {at - begun:.1f} s")
+        assert headers["X-Champion-Signature"] == "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
+        told = json.loads(body)
+        assert (told["type"], told["rule"], told["severity"]) == ("alert_raised", "drifting", "critical")
+        assert told["value"] > 0.5
+        assert world.sql(told["sql"])
+        assert until(lambda: Letters.got)[0][1] == ["ops@example.com"]
+        until(lambda: len([g for g in Hooks.got if g[0] == "/flaky"]) == 3)
+        assert len({g[1]["Idempotency-Key"] for g in Hooks.got if g[0] == "/flaky"}) == 1
+        assert "drift.psi" in json.loads(next(g for g in Hooks.got if g[0] == "/flaky")[2])["text"]
+        firing = world.api.get("/v1/alerts")["items"]
+        assert [(f["deployment"], f["rule"]) for f in firing] == [("alerted", "drifting")]
+        ask(world, "alerted", rng, 6000)  # the window fills with rows like those of the training
+        until(lambda: not world.api.get("/v1/alerts")["items"])
+        assert until(lambda: [g for g in Hooks.got if g[0] == "/signed" and json.loads(g[2])["type"] == "alert_cleared"])
+        assert len([g for g in Hooks.got if g[0] == "/signed"]) == 2
+        assert not [g for g in Hooks.got if g[0] == "/private"]
+    finally:
+        mail.stop()
+
+
+def test_what_cannot_be_delivered_is_given_up_and_said(world, hooks):
+    ended = until(lambda: [e for e in world.api.get("/v1/events", type="notification_ended")["items"] if e["payload"]["channel"] == "away"], 60)
+    assert ended[0]["payload"]["attempts"] == 6
+    assert "redirects are not followed" in ended[0]["payload"]["error"]
+    world.api.call("PUT", "/v1/channels/slow", {"kind": "webhook", "url": hooks + "/hang"})
+    rule = {"measure": "silence.predictions", "above": 9999, "channels": ["slow"]}
+    world.api.call("PUT", "/v1/deployments/alerted/alert-rules/quiet", rule)
+    asked = world.api.post("/v1/deployments/alerted/alert-rules/quiet/test")
+    assert world.api.get("/health/ready")["ready"]
+    until(lambda: [g for g in Hooks.got if g[0] == "/hang" and json.loads(g[2])["event_id"] == asked["alert_id"]])
+    assert not world.api.get("/v1/alerts")["items"]  # a test raises nothing
+    world.api.call("DELETE", "/v1/channels/slow")
+
+
+def test_a_rule_is_rehearsed_on_the_stored_history(world):
+    found = world.api.post("/v1/deployments/alerted/alert-backtests", {"rule": {"measure": "drift.psi", "above": 0.0001, "window": "1d"}, "step": "1d"})
+    assert found["raised"] == 1
+    assert found["points"]
+    with pytest.raises(Refusal) as refused:
+        world.api.post("/v1/deployments/alerted/alert-backtests", {"rule": {"measure": "health.p99_ms", "above": 1}})
+    assert refused.value.code == "no_backtest"
+    with pytest.raises(Refusal) as refused:
+        world.api.call("PUT", "/v1/deployments/alerted/alert-rules/x", {"measure": "drift.psi", "above": 1, "channels": ["nobody"]})
+    assert refused.value.code == "unknown_channel"
+
+
+def truth(row, rng):
+    return int(row["x"] > 0)
+
+
+def upside_down(row, rng):
+    return int(row["x"] < 0)
+
+
+def chance(row, rng):
+    return rng.randint(0, 1)
+
+
+@pytest.fixture(scope="module")
+def models(world):
+    return {m["blueprint"]: m["model_id"] for m in world.api.items("/v1/models")}
+
+
+def keep_asking(world, name, label, seconds=120):
+    """Traffic until the run is over; answers the newest run."""
+    rng, end = random.Random(7), time.monotonic() + seconds
+    while time.monotonic() < end:
+        ask(world, name, rng, 60, label=label)
+        runs = [r for p in world.api.items(f"/v1/deployments/{name}/policies") for r in p["runs"]]
+        if runs and runs[0]["outcome"] != "under way":
+            return runs[0]
+        time.sleep(0.2)
+    raise AssertionError(runs)
+
+
+def test_the_world_turns_and_the_deployment_is_retrained_and_promoted_with_nobody_touching_it(world, models):
+    world.api.post("/v1/deployments", {"name": "alone", "model_id": models["linear"]})
+    policy = {"trigger": {"kind": "accuracy", "above": 0.5, "window": "1h"}, "action": "replace", "mode": "quick", "minimum_interval": "1s", "gate": {"soak_rows": 600}}
+    world.api.call("PUT", "/v1/deployments/alone/policies/back", policy)
+    killed = threading.Timer(6, lambda: os.kill(json.loads((world.folder / "run.json").read_text())["worker"]["pid"], signal.SIGKILL))
+    killed.start()
+    run = keep_asking(world, "alone", upside_down)
+    assert run["outcome"] == "promoted", run
+    assert run["evidence"]["measure"] == "accuracy.loss"
+    found = world.api.get("/v1/deployments/alone")
+    assert found["champion"]["model_id"] == run["result"]["model_id"]
+    assert "better than the champion: log_loss" in found["champion"]["reason"]
+    told = [e["type"] for e in world.api.get("/v1/events", deployment="alone", order="oldest")["items"]]
+    story = [t for t in told if t in {"policy_set", "policy_run_started", "retraining_started", "challenger_added", "retraining_finished", "champion_changed", "policy_run_finished"}]
+    assert story[:7] == ["policy_set", "policy_run_started", "retraining_started", "challenger_added", "retraining_finished", "champion_changed", "policy_run_finished"]
+    assert told.count("policy_run_started") <= 2  # a second one may follow while the window still holds the bad hour
+    world.api.call("DELETE", "/v1/deployments/alone/policies/back")
+    until(lambda: world.api.get("/v1/deployments/alone/verify")["equal"])
+
+
+def test_a_worse_model_is_refused_with_its_numbers_and_leaves_the_shadow(world, models):
+    world.api.post("/v1/deployments", {"name": "wary", "model_id": models["linear"]})
+    world.api.get("/v1/deployments/wary", after=ask(world, "wary", random.Random(3), 400, label=chance))
+    policy = {"action": "replace", "mode": "quick", "gate": {"soak_rows": 400}}
+    world.api.call("PUT", "/v1/deployments/wary/policies/try", policy)
+    world.api.post("/v1/deployments/wary/policies/try/runs")
+    with pytest.raises(Refusal) as found:
+        world.api.post("/v1/deployments/wary/policies/try/runs")
+    assert found.value.code == "run_under_way"
+    run = keep_asking(world, "wary", truth)
+    assert run["outcome"] == "refused", run
+    assert "not better than the champion" in run["sentence"]
+    assert until(lambda: not world.api.get("/v1/deployments/wary")["challengers"])
+    assert world.api.get("/v1/deployments/wary")["champion"]["model_id"] == models["linear"]
+
+
+def test_a_retraining_without_labels_fails_with_its_reason(world, models):
+    world.api.post("/v1/deployments", {"name": "blind", "model_id": models["linear"]})
+    world.api.call("PUT", "/v1/deployments/blind/policies/try", {"action": "register"})
+    world.api.post("/v1/deployments/blind/policies/try/runs")
+    runs = until(lambda: [r for p in world.api.items("/v1/deployments/blind/policies") for r in p["runs"] if r["outcome"] != "under way"])
+    assert runs[0]["outcome"] == "failed"
+    assert "nothing to train on" in runs[0]["sentence"]
+
+
+def test_a_changed_concept_is_detected_once_its_days_are_mature_and_again_after_a_restart_the_same(world, models):
+    world.api.post("/v1/deployments", {"name": "days", "model_id": models["linear"]})
+    rng = random.Random(11)
+
+    def day(number, label, outcomes=True):
+        rows = [{"x": rng.gauss(0, 1), "z": 0.0} for _ in range(150)]
+        ids, start = [f"day{number}-{k}" for k in range(150)], 1_700_006_400 + number * 86_400
+        world.api.post("/v1/deployments/days/predictions", {"rows": rows, "association_ids": ids, "timestamps": [start + k for k in range(150)]})
+        facts = [{"association_id": i, "actual": label(row, rng), "timestamp": start + 3600} for i, row in zip(ids, rows, strict=True)]
+        return world.api.post("/v1/deployments/days/actuals", {"actuals": facts})["position"] if outcomes else ""
+
+    for number in range(8):
+        position = day(number, truth if number < 4 else upside_down)
+    day(8, truth, outcomes=False)
+    day(9, truth, outcomes=False)
+    world.api.get("/v1/deployments/days", after=position)
+    found = until(lambda: world.api.get("/v1/deployments/days/drift")["concept_drift"], 60)
+    assert found[0]["direction"] == "worse"
+    assert found[0]["after"] > found[0]["before"]
+    assert world.sql(found[0]["sql"])
+    assert found[0]["since"][:10] in {"2023-11-18", "2023-11-19"}
+    cohorts = until(lambda: len(c) >= 8 and c if (c := world.api.get("/v1/events", type="cohort_matured", deployment="days")["items"]) else None, 60)
+    assert [c["payload"]["rows"] for c in cohorts] == [150] * 8  # the days without outcomes are not mature
+    os.kill(json.loads((world.folder / "run.json").read_text())["worker"]["pid"], signal.SIGKILL)
+    day(8, truth)
+    facts = [{"association_id": f"day9-{k}", "actual": 1, "timestamp": 1_700_006_400 + 9 * 86_400 + 7200} for k in range(150)]
+    world.api.get("/v1/deployments/days", after=world.api.post("/v1/deployments/days/actuals", {"actuals": facts})["position"])
+    told = until(lambda: world.api.get("/v1/events", type="cohort_matured", deployment="days", limit=100)["items"][8:] and world.api.get("/v1/deployments/days/drift")["concept_drift"], 60)
+    assert told[: len(found)] == found  # the detector that was made again told nothing twice
+
+
+def test_accuracy_is_estimated_before_the_actuals_and_the_estimates_own_error_is_shown(world, models):
+    found = world.api.get("/v1/deployments/days/accuracy")["estimated"]
+    assert found["method"] == "CBPE"
+    assert found["metrics"]["accuracy"] > 0.8
+    past = found["on_matched_rows"]["accuracy"]
+    assert past["error"] == pytest.approx(past["estimated"] - past["realised"])
+    assert past["error"] > 0.2  # the concept turned, and the estimate cannot see it
+
+
+def test_an_online_challenger_learns_from_outcomes_and_goes_on_where_its_worker_died(world, models):
+    world.api.post("/v1/deployments", {"name": "learns", "model_id": models["constant"]})
+    born = world.api.post("/v1/deployments/learns/challengers", {"online": "hoeffding_tree", "parameters": {"grace_period": 50}})
+    learner = born["learner_id"]
+    rng = random.Random(21)
+    for k in range(8):
+        if k == 4:
+            os.kill(json.loads((world.folder / "run.json").read_text())["worker"]["pid"], signal.SIGKILL)
+        world.api.get("/v1/deployments/learns", after=ask(world, "learns", rng, 100, label=truth))
+    until(lambda: world.sql("SELECT max(n) AS n FROM learned WHERE deployment = 'learns'")[0]["n"] == 800)
+    assert world.sql("SELECT count() AS c, uniqExact(event_id) AS u FROM learned WHERE deployment = 'learns'") == [{"c": 800, "u": 800}]
+    position = ask(world, "learns", rng, 200, label=truth)
+    world.api.get("/v1/deployments/learns", after=position)
+    rows = world.sql(f"SELECT avg(predicted_class = actual_class) AS a FROM outcomes WHERE deployment = 'learns' AND model_id = '{learner}' AND recorded_at > (SELECT max(recorded_at) - INTERVAL 1 MILLISECOND FROM predictions WHERE deployment = 'learns')")
+    assert rows[0]["a"] > 0.9
+    found = world.api.get("/v1/deployments/learns/comparison")["challengers"]
+    assert found[0]["metrics"]["log_loss"]["challenger"] < found[0]["metrics"]["log_loss"]["champion"]
+    with pytest.raises(Refusal) as refused:
+        world.api.call("PUT", "/v1/deployments/learns/champion", {"model_id": learner, "reason": "it learns"})
+    assert refused.value.code == "not_servable"
+    with pytest.raises(Refusal) as refused:
+        world.api.post("/v1/deployments/learns/challengers", {"online": "oracle"})
+    assert refused.value.code == "wrong_learner"
+    with pytest.raises(Refusal) as refused:
+        world.api.get(f"/v1/models/{learner}")
+    assert refused.value.code == "no_package"
+    assert world.api.get("/v1/deployments/learns/verify")["equal"]
