@@ -17,6 +17,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from gateway.client import Refusal
 from stream.broker import Producer
@@ -43,9 +45,11 @@ class Kafka:
                 f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n"
                 f"controller.listener.names=CONTROLLER\nlog.dirs={folder}/data-{k}\noffsets.topic.replication.factor={copies}\n"
                 f"transaction.state.log.replication.factor={copies}\ntransaction.state.log.min.isr={max(1, copies - 1)}\n"
+                # a starved machine is not a dead controller; a dead broker is told from a slow one in three seconds
+                "controller.quorum.fetch.timeout.ms=6000\ncontroller.quorum.election.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\nbroker.session.timeout.ms=3000\n"
                 "group.initial.rebalance.delay.ms=0\nmessage.max.bytes=67108864\nreplica.fetch.max.bytes=67108864\n"
             )
-            self.java("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", self.properties(k)).wait(60)
+            self.java(k, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", self.properties(k)).wait(60)
         self.start()
 
     @property
@@ -59,14 +63,15 @@ class Kafka:
     def properties(self, k):
         return self.folder / f"server-{k}.properties"
 
-    def java(self, *arguments):
-        return subprocess.Popen(["java", "-Xmx512m", "-cp", f"{JARS}/*", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    def java(self, k, *arguments):
+        with (self.folder / f"server-{k}.log").open("a") as written:
+            return subprocess.Popen(["java", "-Xmx512m", "-cp", f"{JARS}/*", *map(str, arguments)], stdout=written, stderr=subprocess.STDOUT, start_new_session=True)
 
     def start(self, *which):
         """Start brokers (all of them without a number) and wait until they listen."""
         chosen = which or range(len(self.ports))
         for k in chosen:
-            self.processes[k] = self.java("kafka.Kafka", self.properties(k))
+            self.processes[k] = self.java(k, "kafka.Kafka", self.properties(k))
         end = time.monotonic() + 60
         for k in chosen:
             while not listens(self.ports[k]):
@@ -85,6 +90,24 @@ class Kafka:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+    def out_of_step(self):
+        """How many partitions, of all topics, have a replica that is not in step; -1 where no broker can say."""
+
+        async def ask():
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.addresses, request_timeout_ms=5000)
+            await admin.start()
+            try:
+                topics = await admin.describe_topics()
+            finally:
+                await admin.close()
+            return sum(set(p["isr"]) != set(p["replicas"]) for topic in topics for p in topic["partitions"])
+
+        try:
+            return asyncio.run(asyncio.wait_for(ask(), 20))
+        except (KafkaError, OSError, TimeoutError):
+            return -1
 
 
 def listens(port):
@@ -166,7 +189,7 @@ def three(tmp_path_factory):
     found.stop()
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 def test_one_of_three_brokers_may_die_and_come_back_for_each_of_them_in_turn(three, tmp_path):
     system = start_system(tmp_path / "var", CHAMPION_KAFKA_URL=three.addresses)
     try:
@@ -183,11 +206,12 @@ def test_one_of_three_brokers_may_die_and_come_back_for_each_of_them_in_turn(thr
                 time.sleep(0.05)
             # commands go on with two brokers of three
             for word, state in (("pause", "paused"), ("resume", "active")):
-                assert until(lambda word=word: commanded(system, word), state) == state
+                assert until(lambda word=word: commanded(system, word), state, 120) == state
+            assert until(lambda: three.out_of_step() > 0, True)
             three.start(broker)
             one_each = [{"role": "challenger", "n": rows, "u": rows}, {"role": "champion", "n": rows, "u": rows}]
             assert until(lambda: system.sql("SELECT role, count() AS n, uniqExact(event_id) AS u FROM predictions GROUP BY role ORDER BY role"), one_each, 90) == one_each
-            time.sleep(3)  # its replicas catch up before the next one goes
+            assert until(three.out_of_step, 0, 120) == 0  # its replicas catch up before the next one goes
         assert system.api.get("/v1/deployments/d/verify")["equal"]
     finally:
         stop(system.process)
