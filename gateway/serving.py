@@ -202,7 +202,7 @@ class Serving:
         self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
     ) -> tuple[str, bool]:
         values, classes, probabilities = columns_of(served, output, chosen)
-        rows = encoded.logged
+        rows, columns = encoded.logged, encoded.columns
         humility = [hits_text(humbled, k) for k in range(len(rows))] if humbled and humbled.hits else None
         if encoded.errors:
             good = [k for k in range(len(rows)) if k not in encoded.errors]
@@ -225,13 +225,16 @@ class Serving:
                 "r0": at,
                 "ts": times[at:end] if times else None,
                 "a": ids[at:end],
-                "rows": rows[at:end],
                 "y": values[at:end],
                 "k1": classes[at:end],
                 "q": probabilities[at:end],
                 "lat": round(latency, 1),
                 "c": asked.consumer,
             }
+            if columns is not None:
+                record["cols"] = {name: values[at:end] for name, values in columns.items()}
+            else:
+                record["rows"] = rows[at:end]
             if humility:
                 record["h"] = humility[at:end]
             try:

@@ -1,4 +1,7 @@
-"""LightGBM's C calls: one row without overhead, and matrices. The only place that makes them."""
+"""LightGBM's C calls: one row without overhead, and matrices. The only place that makes them.
+
+Matrices of small trees are scored by tables instead (models/quickscorer.py), with the same bits.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import numpy as np
 from lightgbm.basic import _LIB
 
 from models.errors import PackageError
+from models.quickscorer import scorer_of
 from models.types import Floats
 
 NORMAL, RAW = 0, 1
 FLOAT64 = 1
 ROW_MAJOR = 1
 ONE_THREAD = b"num_threads=1"
+FEW = 12  # rows: from here on the tables are faster than the C call
 
 
 class TreePredictor:
@@ -34,6 +39,7 @@ class TreePredictor:
         self._kind = NORMAL if averaged else RAW
         self.outputs = self._booster.num_model_per_iteration()
         self._columns = columns
+        self._tables = scorer_of(text, columns, self.outputs, averaged=averaged)
         self._row = np.zeros(columns)
         self._out = np.zeros(self.outputs)
         self._length = ctypes.c_int64(0)
@@ -57,6 +63,11 @@ class TreePredictor:
             ctypes.c_void_p(self._out.ctypes.data),
         )
 
+    @property
+    def tabled(self) -> bool:
+        """Whether many rows are scored by tables."""
+        return self._tables is not None
+
     def one(self, row: Any) -> Floats:
         """Scores (outputs,) of one row; the array is reused by the next call."""
         self._row[:] = row
@@ -66,6 +77,12 @@ class TreePredictor:
 
     def many(self, matrix: Floats) -> Floats:
         """Scores (n, outputs) of a matrix."""
+        if self._tables is not None and len(matrix) >= FEW:
+            return self._tables.many(matrix)
+        return self.walked(matrix)
+
+    def walked(self, matrix: Floats) -> Floats:
+        """Scores (n, outputs) of a matrix by LightGBM's own walk from the root to the leaf of each tree."""
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
         out = np.empty(len(matrix) * self.outputs)
         if len(matrix):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,17 @@ def prediction_batches(records: Iterable[dict[str, Any]], journal: str) -> Itera
             )
 
 
+def rows_in(record: dict[str, Any]) -> int:
+    """How many rows a record of predictions or actuals holds, as rows or as columns."""
+    return len(record["rows"] if "rows" in record else record["a"])
+
+
 def chunked(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Records in groups of bounded size."""
     group: list[dict[str, Any]] = []
     rows = 0
     for record in records:
-        size = len(record["rows"])
+        size = rows_in(record)
         if group and rows + size > MOST_ROWS:
             yield group
             group, rows = [], 0
@@ -100,8 +106,7 @@ def chunked(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 def prediction_columns(records: list[dict[str, Any]]) -> dict[str, pa.Array]:
     """The columns of a prediction batch from journal records."""
-    counts = [len(r["rows"]) for r in records]
-    rows = [row for r in records for row in r["rows"]]
+    counts = [rows_in(r) for r in records]
     columns: dict[str, pa.Array] = {
         "sequence": pa.array(np.repeat([r["s"] for r in records], counts).astype(np.int64)),
         "row": pa.array(np.concatenate([np.arange(r.get("r0", 0), r.get("r0", 0) + n) for r, n in zip(records, counts, strict=True)]).astype(np.int32)),
@@ -113,10 +118,10 @@ def prediction_columns(records: list[dict[str, Any]]) -> dict[str, pa.Array]:
         "consumer": repeated([r.get("c", "") for r in records], counts),
         "value": pa.array([v for r in records for v in r["y"]], pa.float64()),
         "class": pa.array([c for r in records for c in r["k1"]], pa.string()),
-        "probabilities": pa.array([p for r in records for p in r["q"]], pa.list_(pa.float64())),
+        "probabilities": lists([p for r in records for p in r["q"]]),
         "humility": pa.array([h for r, n in zip(records, counts, strict=True) for h in (r.get("h") or [""] * n)], pa.string()),
     }
-    return columns | feature_columns(rows)
+    return columns | feature_columns(values_by_name(records))
 
 
 def repeated(values: list[str], counts: list[int]) -> pa.Array:
@@ -125,14 +130,28 @@ def repeated(values: list[str], counts: list[int]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(values, pa.string()))
 
 
-def feature_columns(rows: list[dict[str, Any]]) -> dict[str, pa.Array]:
-    """Row dicts as `n:` and `c:` columns; a name with numbers and texts gets both."""
+def lists(values: list[list[float]]) -> pa.Array:
+    """Short lists of numbers as a list column."""
+    offsets = np.concatenate([[0], np.cumsum(list(map(len, values)))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.array(list(chain.from_iterable(values)), dtype=np.float64)))
+
+
+def values_by_name(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The logged values of records, whether they hold rows or columns; None where a row lacks a name."""
+    first = records[0].get("cols")
+    if first is not None and all("cols" in r and r["cols"].keys() == first.keys() for r in records):
+        return {name: list(chain.from_iterable(r["cols"][name] for r in records)) for name in first}
+    rows = [row for r in records for row in (r["rows"] if "rows" in r else [dict(zip(r["cols"], values, strict=True)) for values in zip(*r["cols"].values(), strict=True)])]
     names = list(rows[0]) if rows else []
     if any(len(row) != len(names) or row.keys() != rows[0].keys() for row in rows):
         names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def feature_columns(found: dict[str, list[Any]]) -> dict[str, pa.Array]:
+    """Logged values as `n:` and `c:` columns; a name with numbers and texts gets both."""
     columns: dict[str, pa.Array] = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
+    for name, values in found.items():
         kinds = set(map(type, values))
         kinds.discard(type(None))
         if kinds <= {float, int}:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from stream import journal as journals
-from stream.batches import actual_batches, erasure_batches, prediction_batches, refusal_batches, skipped
+from stream.batches import actual_batches, erasure_batches, prediction_batches, refusal_batches, rows_in, skipped
 from stream.broker import BrokerUnavailable, Producer
 from stream.clickhouse import EventLog
 from stream.dead_letters import DeadLetters, Letter
@@ -28,6 +28,7 @@ STALLED = 20.0
 SLICE_BYTES = 8 << 20
 SLICE = 1000  # rows made into messages at a time: some two milliseconds of the loop
 A_RECORD = 4  # a record of one row costs as much as five rows of a large one
+ROWS = ("p", "a")
 
 Encoder = Callable[[Iterable[Record], str], Iterator[bytes]]
 ENCODERS: dict[str, tuple[str, Encoder]] = {
@@ -39,8 +40,8 @@ ENCODERS: dict[str, tuple[str, Encoder]] = {
 
 
 def weight(record: Record) -> int:
-    """How many rows a record holds."""
-    return max(1, len(record.get("rows", ())))
+    """How many rows a record holds; what is no prediction and no actual counts as one."""
+    return max(1, rows_in(record)) if record["k"] in ROWS else 1
 
 
 def drained(pending: deque[Record]) -> Iterator[Record]:
@@ -143,7 +144,7 @@ class Publisher:
                 log.exception("records that cannot be encoded")
                 messages = await self._one_by_one(group, encoder, journal)
             await self._producer.send(topic, messages, partition)
-            self.sent_rows += sum(len(r.get("rows", ())) for r in group)
+            self.sent_rows += sum(rows_in(r) for r in group if r["k"] in ROWS)
 
     async def _one_by_one(self, group: list[Record], encoder: Encoder, journal: str) -> list[bytes]:
         """Encode record by record; one that cannot be is put aside, and its sequence passed on as skipped."""

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.errors import DataError
-from models.schema import Feature, Schema, Target, schema_from_json
+from models.schema import TOGETHER, Feature, Schema, Target, schema_from_json
 from models.table import read_table
 from models.types import label_text
 from tests.support import from_rows
@@ -50,6 +52,33 @@ def test_a_wrong_type_spoils_its_own_row_only(row):
     assert list(found.errors) == [1]
     assert found.errors[1].startswith("wrong_type")
     assert found.matrix[0].tolist() == [1.0, 0.0, 1.0]
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.sampled_from(["a", "b", "zzz", "", "2.5", "no", 10**400, 10**300, [1]]))
+PLAIN = st.fixed_dictionaries({"n": st.one_of(st.none(), st.integers(-9, 9), st.floats(-1e9, 1e9)), "c": st.sampled_from(["a", "b", "new", None]), "b": st.sampled_from([True, False, None]), "id": st.integers(0, 99)})
+ROWS = st.one_of(PLAIN, PLAIN, PLAIN, st.dictionaries(st.sampled_from(["n", "c", "b", "id", "y", "other"]), VALUES), st.just("text"))
+
+
+def written(rows):
+    """Rows to compare: NaN is not itself, and 1, 1.0 and True are not the same."""
+    return [sorted(map(repr, row.items())) for row in rows]
+
+
+@settings(max_examples=400)
+@given(rows=st.one_of(st.lists(PLAIN, min_size=TOGETHER, max_size=20), st.lists(ROWS, min_size=TOGETHER, max_size=20)), strict=st.booleans())
+def test_rows_read_together_are_read_as_one_by_one(rows, strict):
+    together, each = SCHEMA.encode_rows(rows, strict=strict), SCHEMA.encode_each(rows, strict=strict)
+    assert np.array_equal(together.matrix, each.matrix, equal_nan=True)
+    assert (together.warnings, together.errors) == (each.warnings, each.errors)
+    assert written(together.logged) == written(each.logged)
+    if together.columns is not None:
+        assert written([dict(zip(together.columns, row, strict=True)) for row in zip(*together.columns.values(), strict=True)]) == written(each.logged)
+
+
+def test_plain_rows_are_read_together():
+    rows = [{"n": k, "c": "a", "b": None, "id": "x"} for k in range(TOGETHER)]
+    assert SCHEMA.encode_rows(rows).columns is not None
+    assert SCHEMA.encode_rows([*rows, {"n": 1}]).columns is None
 
 
 def test_rows_and_columns_give_the_same_matrix():

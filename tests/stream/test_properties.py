@@ -47,18 +47,22 @@ def test_a_position_survives_its_text(position):
     assert read_position(position_text(position)) == position
 
 
-@given(st.lists(rows, min_size=1, max_size=4))
-def test_features_survive_the_journal_the_message_and_the_maps(requests):
-    records = []
+@given(st.lists(rows, min_size=1, max_size=4), st.booleans())
+def test_features_survive_the_journal_the_message_and_the_maps(requests, alike):
+    records, wanted = [], []
     for k, asked in enumerate(requests):
         kept = [{name: loggable(v) for name, v in row.items()} for row in asked]
+        if alike:
+            names = list(dict.fromkeys(name for row in kept for name in row))
+            kept = [{name: row.get(name) for name in names} for row in kept]
         n = len(kept)
-        records.append({"k": "p", "d": "d", "v": 1, "m": "m", "id": f"r{k}", "s": k + 1, "p": 0, "t": 10 + k, "ts": None, "a": ["a"] * n, "rows": kept, "y": [0.5] * n, "k1": ["x"] * n, "q": [[0.5, 0.5]] * n, "lat": 1.0})
+        wanted += kept
+        held = {"cols": {name: [row[name] for row in kept] for name in kept[0]}} if alike and n and kept[0] else {"rows": kept}
+        records.append({"k": "p", "d": "d", "v": 1, "m": "m", "id": f"r{k}", "s": k + 1, "p": 0, "t": 10 + k, "ts": None, "a": ["a"] * n, **held, "y": [0.5] * n, "k1": ["x"] * n, "q": [[0.5, 0.5]] * n, "lat": 1.0})
     batches = [decode(m) for m in prediction_batches(records, "j")]
     table = merge(batches)
     maps = pa.table({"features_num": number_map(table), "features_cat": text_map(table)})
     back = columns_of_maps(maps)
-    wanted = [row for r in records for row in r["rows"]]
     for place, row in enumerate(wanted):
         for name, value in row.items():
             number, text = (back[kind + name][place].as_py() if kind + name in back else None for kind in ("n:", "c:"))
