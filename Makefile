@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-clients faults check bench lock clean
+.PHONY: install demo up test test-kafka test-clients faults storms check bench lock clean
 
 install: $(STAMP)
 
@@ -38,6 +38,15 @@ test-clients: $(STAMP)
 # everything killed, paused and lied to while traffic flows; SEED=… ROWS=1000000 KILLS=20 for the long form
 faults: $(STAMP)
 	$(BIN)/python -m pytest -m "storm or long" tests/faults tests/live/test_watching.py $(ARGS)
+
+# by hand: ten seeds, three on Apache Kafka, a million rows with twenty kills of each worker; about an hour
+REPORT := $(CURDIR)/benchmarks/results/faults.jsonl
+STORM := $(BIN)/python -m pytest -q -m storm tests/faults/test_storm.py
+storms: $(STAMP)
+	rm -f $(REPORT)
+	for seed in 1 2 3 4 5 6 7 8 9 10; do SEED=$$seed REPORT=$(REPORT) $(STORM) || exit 1; done
+	for seed in 11 12 13; do SEED=$$seed KAFKA=1 REPORT=$(REPORT) $(STORM) || exit 1; done
+	SEED=14 ROWS=1000000 KILLS=20 REPORT=$(REPORT) $(STORM)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -254,8 +254,11 @@ class Serving:
                 predictions.append({"row": k, "association_id": ids[k], "prediction": value})
         else:
             names = target.classes
-            for k, (best, p) in enumerate(zip(chosen, output.tolist(), strict=True)):
-                predictions.append({"row": k, "association_id": ids[k], "prediction": names[best], "probabilities": dict(zip(names, p, strict=True))})
+            shares = zip(*output.T.tolist(), strict=True)
+            predictions = [
+                {"row": k, "association_id": made, "prediction": names[best], "probabilities": dict(zip(names, p, strict=False))}
+                for k, (made, best, p) in enumerate(zip(ids, chosen, shares, strict=False))
+            ]
         for k, notes in encoded.warnings.items():
             predictions[k]["warnings"] = notes
         for k, error in encoded.errors.items():

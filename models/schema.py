@@ -26,7 +26,8 @@ LARGEST = 1e300
 TOGETHER = 8  # rows: from here on columns are faster than rows
 NoneType = type(None)
 NUMBERS, SWITCHES, TEXTS = frozenset({float, int, NoneType}), frozenset({bool, NoneType}), frozenset({str, NoneType})
-PLAIN = NUMBERS | TEXTS | SWITCHES
+HARMLESS = TEXTS | SWITCHES
+PLAIN = NUMBERS | HARMLESS
 TRUE_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "t": 1.0, "f": 0.0}
 
 
@@ -147,7 +148,11 @@ class Schema:
         others: Any = columns.keys() - self._inputs  # type: ignore[attr-defined]
         if not others <= self._known:  # type: ignore[attr-defined]
             return False
-        return all(set(map(type, columns[name])) <= PLAIN and all(loggable(value) is value for value in columns[name]) for name in others)
+        for name in others:
+            kinds = set(map(type, columns[name]))
+            if not kinds <= PLAIN or (not kinds <= HARMLESS and not all(loggable(value) is value for value in columns[name])):
+                return False
+        return True
 
     def encode_each(self, rows: list[Row], *, strict: bool = False) -> Encoded:
         """Row dicts as a base matrix, row by row: the same as `encode_rows`."""
