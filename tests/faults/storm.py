@@ -326,6 +326,18 @@ class Storm:
             time.sleep(0.5)
         raise AssertionError(f"not in the log after {seconds} s (requests, actuals, outcomes): {missing}")
 
+    def wait_until_ready(self, seconds):
+        """The last kill may have been a moment ago."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if self.client().get("/health/ready")["ready"]:
+                    return
+            except Refusal:
+                pass
+            time.sleep(0.2)
+        raise AssertionError("the gateway did not come back")
+
     def reckon(self, name):
         """Everything that can be asked of one deployment, against what was sent."""
         kept = self.kept[name]

@@ -33,6 +33,7 @@ def test_nothing_is_lost_or_counted_twice_in_the_storm(tmp_path):
     try:
         storm.run()
         drained = storm.drain(120 if ROWS <= 50_000 else 1200)
+        storm.wait_until_ready(60)
         for name in NAMES:
             storm.reckon(name)
             found = storm.client().get(f"/v1/deployments/{name}/verify")
