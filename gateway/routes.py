@@ -88,6 +88,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/deployments/{d}/replays", deployments.replay, "score stored requests with another model", "deployments"),
     Route("POST", "/v1/deployments/{d}/retraining", deployments.retrain, "retrain from what production saw", "deployments"),
     Route("GET", "/v1/deployments/{d}/jobs", deployments.jobs, "replays and retrainings", "deployments"),
+    Route("DELETE", "/v1/deployments/{d}/jobs/{j}", deployments.cancel, "break a replay off", "deployments"),
     Route("GET", "/v1/deployments/{d}/service-health", monitoring.service_health, "requests, errors, latency", "monitoring"),
     Route("GET", "/v1/deployments/{d}/drift", monitoring.drift, "drift of inputs and prediction", "monitoring"),
     Route("GET", "/v1/deployments/{d}/accuracy", monitoring.accuracy, "metrics on matched rows", "monitoring"),

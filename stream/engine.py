@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.baseline import drift_score
-from models.errors import ModelsError
+from models.errors import ModelsError, PackageError
 from models.package import ModelPackage
 from models.registry import Registry
 from models.types import Bools
@@ -27,7 +27,7 @@ from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.control import Follower
 from stream.erasure import Eraser
-from stream.errors import Malformed, NotYet
+from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected
 from stream.events import DataErased
 from stream.learners import Learners, is_learner
 from stream.projections.catalog import Version
@@ -40,6 +40,8 @@ log = logging.getLogger("champion.engine")
 
 PROGRESS_SCHEMA = pa.schema([("source", pa.string()), ("sequence", pa.uint64()), ("recorded_at", pa.timestamp("us", tz="UTC"))])
 MARGIN = 1 << 16
+SLOW = 0.005  # seconds a row that no challenger may take on average …
+SLOW_AFTER = 5.0  # … once it has taken so many seconds
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Report:
     bad: list[tuple[Raw, str]] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
     erased: list[tuple[str, DataErased]] = field(default_factory=list)
-    suspended: list[tuple[str, str, str]] = field(default_factory=list)  # deployment, learner, reason
+    suspended: list[tuple[str, str, int, str]] = field(default_factory=list)  # deployment, challenger, version, reason
 
 
 class Engine:
@@ -74,6 +76,9 @@ class Engine:
         self._learners = Learners(event_log, registry, follower)
         self._folds: dict[int, DriftFold] = {}
         self._packages: dict[str, ModelPackage | None] = {}
+        self._spent: dict[tuple[str, str], tuple[int, float]] = {}
+        self._suspended: dict[tuple[str, str, int], str] = {}
+        self._untold: list[tuple[str, str, int]] = []
         self.patient = True
 
     def forget(self) -> None:
@@ -146,6 +151,8 @@ class Engine:
         timer.lap("save")
         self._confirm()
         timer.lap("confirm")
+        told, self._untold = self._untold, []
+        report.suspended += [(*key, self._suspended[key]) for key in told]
         return report
 
     def skip(self, message: Raw) -> None:
@@ -220,12 +227,10 @@ class Engine:
         bases: dict[Any, Any] = {}
         for model_id, fraction in version.challengers if version else ():
             keep = sampled(identity, model_id, fraction)
-            begun = time.perf_counter()
-            found = self._outputs(batch.deployment, model_id, table, keep, bases)
+            found = self._outputs(batch, model_id, table, keep, bases)
             if found is None:
                 continue
-            target, output = found
-            each = (time.perf_counter() - begun) * 1e6 / max(len(output), 1)
+            target, output, each = found
             mine = pa.table(shared).filter(pa.array(keep)) if fraction < 1 else pa.table(shared)
             more = {
                 "model_id": pa.array([model_id] * len(output), pa.string()),
@@ -239,13 +244,43 @@ class Engine:
             tables.append(mine)
         return tables
 
-    def _outputs(self, deployment: str, model_id: str, table: pa.Table, keep: Bools, bases: dict[Any, Any]) -> tuple[Any, Any] | None:
-        """A challenger's target and outputs: of a package, or of a learner as it is now."""
+    def _outputs(self, batch: Batch, model_id: str, table: pa.Table, keep: Bools, bases: dict[Any, Any]) -> tuple[Any, Any, float] | None:
+        """A challenger's target, outputs and microseconds a row; None where it is not known here or is suspended.
+
+        A challenger that breaks, or is too slow, is left out from then on and stops nothing else.
+        """
+        key = (batch.deployment, model_id, batch.version)
+        if key in self._suspended:
+            return None
+        begun = time.perf_counter()
+        try:
+            found = self._scored(batch.deployment, model_id, table, keep, bases)
+        except (NotYet, LogUnavailable, QueryRejected):
+            raise
+        except Exception as error:
+            log.exception("challenger %s of %s failed", model_id[:12], batch.deployment)
+            self._suspend(key, f"it failed: {type(error).__name__}: {error}"[:500])
+            return None
+        if found is None:
+            return None
+        took = time.perf_counter() - begun
+        rows, seconds = self._spent.get(key[:2], (0, 0.0))
+        rows, seconds = self._spent[key[:2]] = (rows + len(found[1]), seconds + took)
+        if seconds > SLOW_AFTER and seconds > SLOW * rows:
+            self._suspend(key, f"it is slow: {seconds / rows * 1000:.1f} ms a row over {rows:,} rows")
+        return (*found, took * 1e6 / max(len(found[1]), 1))
+
+    def _suspend(self, key: tuple[str, str, int], reason: str) -> None:
+        self._suspended[key] = reason
+        self._untold.append(key)  # until a whole cycle has told it
+
+    def _scored(self, deployment: str, model_id: str, table: pa.Table, keep: Bools, bases: dict[Any, Any]) -> tuple[Any, Any] | None:
+        """The outputs of a package, or of a learner as it is now."""
         if is_learner(model_id):
             return self._learners.predict(deployment, model_id, table)
         package = self.package(model_id)
         if package is None:
-            return None
+            raise PackageError("damaged_package", f"package {model_id[:12]} cannot be loaded")
         if package.schema not in bases:
             bases[package.schema] = base_of(package.schema, table)
         return package.schema.target, package.plan.predict(bases[package.schema][keep])
@@ -283,7 +318,7 @@ class Engine:
                 ids = ids | with_actuals(self._log, deployment, waiting)
             if ids:
                 join(self._log, deployment, ids)
-                report.suspended.extend((deployment, *found) for found in self._learners.learn(deployment, ids))
+                report.suspended.extend((deployment, learner, 0, reason) for learner, reason in self._learners.learn(deployment, ids))
 
     def _confirm(self) -> None:
         now = now_us()

@@ -172,6 +172,16 @@ class ReplayRequested(Fact):
 
 
 @dataclass(frozen=True)
+class ReplayProgressed(Fact):
+    """A replay has sent so many of its rows."""
+
+    TYPE: ClassVar[str] = "replay_progressed"
+    replay_id: str
+    rows: int
+    total: int
+
+
+@dataclass(frozen=True)
 class ReplayFinished(Fact):
     """A replay ended, with its rows or its error."""
 
@@ -396,6 +406,7 @@ FACTS: dict[str, type[Fact]] = {
         DeploymentConfigured,
         ReferralAnswered,
         ReplayRequested,
+        ReplayProgressed,
         ReplayFinished,
         RetrainingStarted,
         RetrainingFinished,

@@ -96,11 +96,11 @@ def of_map(maps: pa.MapArray, key: str, kind: pa.DataType) -> pa.Array:
     keys = maps.keys
     if pa.types.is_dictionary(keys.type):
         keys = keys.dictionary_decode()
-    offsets = maps.offsets.to_numpy()
-    at = np.nonzero(pc.equal(keys, key).to_numpy(zero_copy_only=False))[0] + 0
-    row = np.searchsorted(offsets, at + (offsets[0] if len(offsets) else 0), side="right") - 1
+    offsets = maps.offsets.to_numpy()  # of a slice they point into all keys and items
+    at = np.nonzero(pc.equal(keys, key).to_numpy(zero_copy_only=False))[0]
+    at = at[(at >= offsets[0]) & (at < offsets[-1])]
     place = np.full(len(maps), -1, dtype=np.int64)
-    place[row] = at
+    place[np.searchsorted(offsets, at, side="right") - 1] = at
     index = pa.array(place, mask=place < 0)
     return pc.cast(maps.items.take(index), kind)
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from typing import Any
 
 from models.registry import Artifacts, Registry
@@ -27,6 +28,7 @@ from stream.events import (
     ProjectFailed,
     ProjectProgressed,
     ReplayFinished,
+    ReplayProgressed,
     RetrainingFinished,
 )
 from stream.heartbeats import heartbeats
@@ -37,6 +39,8 @@ from stream.projections.catalog import RUNNING, Job, Project
 from stream.settings import Settings
 
 log = logging.getLogger("champion.trainer")
+
+TELL_EVERY = 2.0
 
 
 class Trainer:
@@ -197,21 +201,23 @@ class Trainer:
         return set(read_table(self._artifacts.read(name)).names)
 
     async def _replay(self, job: Job) -> None:
-        request = job.request
+        """Score a window again; goes on where it, or the trainer before, was broken off."""
+        request, rows, told = job.request, 0, time.monotonic()
         try:
             package = await asyncio.to_thread(self._registry.load, request["model_id"])
-            rows = await replay(
-                self._log,
-                self._producer,
-                package,
-                job.deployment,
-                replay_id=job.job_id,
-                start=parse_time(request["start"]),
-                end=parse_time(request["end"]),
-                partitions=self._settings.partitions,
-            )
+            window = {"start": parse_time(request["start"]), "end": parse_time(request["end"])}
+            async for rows, total in replay(self._log, self._producer, package, job.deployment, replay_id=job.job_id, partitions=self._settings.partitions, **window):
+                if job.state != "queued":
+                    return  # cancelled
+                if time.monotonic() - told > TELL_EVERY:
+                    told = time.monotonic()
+                    await self._say(ReplayProgressed(job.job_id, rows, total), job.deployment)
+        except (BrokerUnavailable, LogUnavailable) as error:
+            log.warning("a replay waits: %s", error)
+            await asyncio.sleep(1.0)
+            return  # it is queued still
         except Exception as error:  # noqa: BLE001 - whatever it is, the job ends with its reason
-            await self._say(ReplayFinished(job.job_id, 0, f"{error}" or type(error).__name__), job.deployment)
+            await self._say(ReplayFinished(job.job_id, rows, f"{error}" or type(error).__name__), job.deployment)
             return
         with contextlib.suppress(LogUnavailable, QueryRejected):
             await self._until_logged(job.job_id, rows)

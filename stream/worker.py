@@ -135,11 +135,11 @@ class Worker:
                 os._exit(1)
 
     async def _tell_erased(self, report: Report) -> None:
-        """Each erasure, and each learner that is suspended, is one event, however often it is done."""
+        """Each erasure, and each challenger that is suspended, is one event, however often it is done."""
         messages = [Event(erasure_event_id(fact), now_us(), self.name, deployment, fact).encode() for deployment, fact in report.erased]
-        for deployment, learner, reason in report.suspended:
-            fact = ChallengerRemoved(learner, f"suspended: {reason}")
-            messages.append(Event(new_id(f"suspended:{learner}"), now_us(), self.name, deployment, fact).encode())
+        for deployment, model_id, version, reason in report.suspended:
+            fact = ChallengerRemoved(model_id, f"suspended: {reason}")
+            messages.append(Event(new_id(f"suspended:{deployment}:{model_id}:{version}"), now_us(), self.name, deployment, fact).encode())
         while messages:
             try:
                 await self._producer.send(CONTROL, messages, 0)

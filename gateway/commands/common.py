@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -98,11 +99,13 @@ def brief(deployment: dict[str, Any]) -> dict[str, Any]:
 
 def wait_for_job(api: Client, deployment: str, job_id: str, quiet: bool) -> dict[str, Any]:
     """Wait until a job is over."""
-    with out.status(f"job {job_id}") if not quiet else open("/dev/null"):  # noqa: PTH123 - a context that does nothing
+    with out.status(f"job {job_id}") if not quiet else contextlib.nullcontext() as shown:
         while True:
             job = next((j for j in api.items(f"/v1/deployments/{deployment}/jobs") if j["job_id"] == job_id), None)
-            if job is not None and job["state"] in {"finished", "failed"}:
+            if job is not None and job["state"] in {"finished", "failed", "cancelled"}:
                 return dict(job)
+            if shown is not None and job is not None:
+                shown.update(f"job {job_id}: {job['progress']:.0%}")
             time.sleep(0.3)
 
 

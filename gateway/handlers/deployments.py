@@ -22,11 +22,12 @@ from stream.events import (
     DeploymentCreated,
     DeploymentStateChanged,
     OnlineChallengerAdded,
+    ReplayFinished,
     ReplayRequested,
     RetrainingStarted,
 )
 from stream.learners import PREFIX
-from stream.projections.catalog import Catalog, Deployment
+from stream.projections.catalog import CANCELLED, Catalog, Deployment
 from stream.recount import package_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -243,4 +244,16 @@ async def jobs(request: web.Request) -> web.Response:
     catalog = request.app[FOLLOWER].catalog
     catalog.deployment(name)
     found = sorted((j for j in catalog.jobs.values() if j.deployment == name), key=lambda j: -j.requested_at)
-    return json_response(page(request, [{"job_id": j.job_id, "kind": j.kind, "state": j.state, "request": j.request, "result": j.result, "requested_at": iso(j.requested_at)} for j in found]))
+    return json_response(page(request, [{"job_id": j.job_id, "kind": j.kind, "state": j.state, "progress": j.progress, "request": j.request, "result": j.result, "requested_at": iso(j.requested_at)} for j in found]))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Break a replay off; what it has scored stays in the log under its id."""
+    name, job_name = request.match_info["d"], request.match_info["j"]
+    job = request.app[FOLLOWER].catalog.jobs.get(job_name)
+    if job is None or job.deployment != name:
+        raise ApiError(404, "unknown_job", f"{name!r} has no job {job_name!r}")
+    if job.kind != "replay":
+        raise ApiError(409, "not_a_replay", "a retraining is cancelled by its project: DELETE /v1/projects/{p}")
+    _, position = await propose(request, ReplayFinished(job_name, int(job.result.get("rows", 0)), CANCELLED), name)
+    return json_response({"job_id": job_name, "state": CANCELLED, "position": position})

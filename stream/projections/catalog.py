@@ -16,6 +16,8 @@ from stream.events import Event
 from stream.projections.watch import WATCHED, Watch
 
 RUNNING = {"queued", "analyzing", "training"}
+CANCELLED = "cancelled"
+OVER = {"finished", "failed", CANCELLED}
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Job:
     requested_at: int
     request: dict[str, Any]
     state: str = "queued"
+    progress: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
 
 
@@ -290,12 +293,20 @@ def _retraining_started(catalog: Catalog, event: Event, fact: events.RetrainingS
     catalog.jobs[fact.retraining_id] = Job(fact.retraining_id, "retraining", event.deployment, event.occurred_at, event.payload)
 
 
+def _replay_progressed(catalog: Catalog, event: Event, fact: events.ReplayProgressed) -> None:
+    job = catalog.jobs.get(fact.replay_id)
+    if job is None or job.state in OVER:
+        raise Refused("conflict", "job_ended", f"job {fact.replay_id!r} is unknown or over")
+    job.progress, job.result = (fact.rows / fact.total if fact.total else 1.0), event.payload
+
+
 def _job_finished(catalog: Catalog, event: Event, fact: events.ReplayFinished | events.RetrainingFinished) -> None:
     job_id = fact.replay_id if isinstance(fact, events.ReplayFinished) else fact.retraining_id
     job = catalog.jobs.get(job_id)
-    if job is None or job.state in {"finished", "failed"}:
+    if job is None or job.state in OVER:
         raise Refused("conflict", "job_ended", f"job {job_id!r} is unknown or over")
-    job.state, job.result = ("failed" if fact.error else "finished"), event.payload
+    job.state, job.result = (CANCELLED if fact.error == CANCELLED else "failed" if fact.error else "finished"), event.payload
+    job.progress = job.progress if fact.error else 1.0
 
 
 def _dead_lettered(catalog: Catalog, event: Event, fact: events.DeadLettered) -> None:
@@ -329,6 +340,7 @@ APPLY: dict[str, Apply] = {
         (events.DeploymentConfigured, _configured),
         (events.ReferralAnswered, _referral_answered),
         (events.ReplayRequested, _replay_requested),
+        (events.ReplayProgressed, _replay_progressed),
         (events.ReplayFinished, _job_finished),
         (events.RetrainingStarted, _retraining_started),
         (events.RetrainingFinished, _job_finished),

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
 
 import numpy as np
 import orjson
 import pytest
 
+from gateway.client import Refusal
 from stream.broker import CaughtUp, Producer, follow
 from stream.topics import ACTUALS, MONITORING
 from tests import independent
@@ -111,7 +113,7 @@ def test_verify_rebuilds_every_number_from_the_log(system, streamed, deployed):
 
 def test_accuracy_as_known_before_any_actual_is_empty(system, streamed):
     first = system.sql("SELECT min(recorded_at) AS t FROM actuals WHERE deployment = 'flights'")[0]["t"]
-    then = system.api.get("/v1/deployments/flights/accuracy", as_of=first.replace(" ", "T").split(".")[0])
+    then = system.api.get("/v1/deployments/flights/accuracy", as_of=(datetime.fromisoformat(first) - timedelta(microseconds=1)).isoformat())
     now = system.api.get("/v1/deployments/flights/accuracy", as_of="2100-01-01")
     assert sum(b["rows"] for b in then["buckets"]) == 0
     assert sum(b["rows"] for b in now["buckets"]) == len(streamed.late)
@@ -177,8 +179,14 @@ def test_a_replay_scores_stored_requests_with_another_model(system, streamed, de
         time.sleep(0.2)
     rows = system.sql(f"SELECT uniqExact(association_id) AS n FROM predictions WHERE replay_id = '{job['replay_id']}' AND role = 'replay' AND model_id = '{other}'")[0]["n"]
     expected = system.sql("SELECT count() AS n FROM predictions WHERE deployment = 'flights' AND role = 'champion' AND occurred_at >= '2013-07-01' AND occurred_at < '2013-07-08'")[0]["n"]
-    assert found["state"] == "finished"
+    assert (found["state"], found["progress"]) == ("finished", 1.0)
     assert found["result"]["rows"] == rows == expected > 0
+    with pytest.raises(Refusal) as over:
+        system.api.call("DELETE", f"/v1/deployments/flights/jobs/{job['replay_id']}")
+    assert over.value.code == "job_ended"
+    with pytest.raises(Refusal) as unknown:
+        system.api.call("DELETE", "/v1/deployments/flights/jobs/none")
+    assert unknown.value.code == "unknown_job"
 
 
 def test_retraining_takes_what_production_saw_and_enters_as_challenger(system, streamed, deployed):

@@ -63,6 +63,7 @@ def test_versions_remember_who_served_and_who_shadowed(history):
         (events.ChallengerRemoved("b" * 64), "d", "unknown", "no_challenger"),
         (events.DeploymentStateChanged("active"), "d", "conflict", "wrong_state"),
         (events.ReplayFinished("r", 1), "d", "conflict", "job_ended"),
+        (events.ReplayProgressed("r", 1, 2), "d", "conflict", "job_ended"),
     ],
 )
 def test_a_proposal_that_does_not_fit_is_refused_and_changes_nothing(history, fact, deployment, kind, code):
@@ -72,6 +73,18 @@ def test_a_proposal_that_does_not_fit_is_refused_and_changes_nothing(history, fa
         catalog.apply(event(fact, deployment))
     assert (found.value.kind, found.value.code) == (kind, code)
     assert catalog == before
+
+
+def test_a_replay_tells_how_far_it_is_and_what_is_cancelled_stays_cancelled(history):
+    catalog = fold(history)
+    catalog.apply(event(events.ReplayRequested("r", "a" * 64, "2026-01-01", "2026-01-02"), "d"))
+    catalog.apply(event(events.ReplayProgressed("r", 50, 200), "d"))
+    assert (catalog.jobs["r"].state, catalog.jobs["r"].progress) == ("queued", 0.25)
+    catalog.apply(event(events.ReplayFinished("r", 50, "cancelled"), "d"))
+    assert catalog.jobs["r"].state == "cancelled"
+    for late in (events.ReplayProgressed("r", 100, 200), events.ReplayFinished("r", 200)):
+        with pytest.raises(Refused):
+            catalog.apply(event(late, "d"))
 
 
 def test_a_model_is_found_by_a_unique_prefix(history):

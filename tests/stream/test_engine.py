@@ -17,7 +17,7 @@ from stream.control import Follower, Recorder
 from stream.courier import Courier
 from stream.dead_letters import DeadLetters
 from stream.engine import Raw, split
-from stream.errors import Malformed, NotYet, Refused
+from stream.errors import LogUnavailable, Malformed, NotYet, Refused
 from stream.events import Event
 from stream.publisher import Publisher
 
@@ -342,4 +342,43 @@ def test_a_learner_that_diverges_is_suspended_with_its_reason(world):
     engine.cycle(world.raws([{**r, "v": 3} for r in world.requests(3)]))
     engine._learners.get(world.name, learner_id).predict = lambda base: np.full((len(base), 2), np.nan)
     report = engine.cycle(world.actuals([("a0-0", "true", None, "s")], 100))
-    assert report.suspended == [(world.name, learner_id, "it diverged: its predictions are no numbers")]
+    assert report.suspended == [(world.name, learner_id, 0, "it diverged: its predictions are no numbers")]
+
+
+@pytest.mark.parametrize("wrong", ["broken", "slow", "damaged"])
+def test_a_challenger_that_breaks_or_is_slow_is_suspended_once_and_stops_nothing(world, wrong, monkeypatch):
+    engine = world.new_engine()
+    package = engine.package(world.challenger)
+    if wrong == "broken":
+        whole = type(package.plan).predict
+
+        def predict(plan, base):
+            if plan is package.plan:
+                raise FloatingPointError("no number")
+            return whole(plan, base)
+
+        monkeypatch.setattr(type(package.plan), "predict", predict)
+    elif wrong == "slow":
+        monkeypatch.setattr("stream.engine.SLOW_AFTER", 0.0)
+        monkeypatch.setattr("stream.engine.SLOW", 1e-9)
+    else:
+        engine._packages[world.challenger] = None
+    records = world.requests(10)
+    reports = [engine.cycle(world.raws(records[:5])), engine.cycle(world.raws(records[5:]))]
+    told = [s for report in reports for s in report.suspended]
+    assert len(told) == 1
+    assert told[0][:3] == (world.name, world.challenger, 2)
+    assert {"broken": "no number", "slow": "ms a row", "damaged": "cannot be loaded"}[wrong] in told[0][3]
+    monkeypatch.undo()
+    counts = {r["role"]: r["n"] for r in world.sql("SELECT role, count() AS n FROM predictions WHERE $d GROUP BY role")}
+    assert counts == {"champion": 30, **({"challenger": 15} if wrong == "slow" else {})}
+
+
+def test_a_suspension_is_told_although_the_log_was_away_in_its_cycle(world):
+    engine = world.new_engine()
+    engine._packages[world.challenger] = None
+    confirm, engine._confirm = engine._confirm, lambda: (_ for _ in ()).throw(LogUnavailable("away"))
+    with pytest.raises(LogUnavailable):
+        engine.cycle(world.raws(world.requests(4)))
+    engine._confirm = confirm
+    assert len(engine.cycle(world.raws(world.requests(4))).suspended) == 1

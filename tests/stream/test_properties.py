@@ -47,8 +47,8 @@ def test_a_position_survives_its_text(position):
     assert read_position(position_text(position)) == position
 
 
-@given(st.lists(rows, min_size=1, max_size=4), st.booleans())
-def test_features_survive_the_journal_the_message_and_the_maps(requests, alike):
+@given(st.lists(rows, min_size=1, max_size=4), st.booleans(), st.data())
+def test_features_survive_the_journal_the_message_and_the_maps(requests, alike, data):
     records, wanted = [], []
     for k, asked in enumerate(requests):
         kept = [{name: loggable(v) for name, v in row.items()} for row in asked]
@@ -63,6 +63,10 @@ def test_features_survive_the_journal_the_message_and_the_maps(requests, alike):
     table = merge(batches)
     maps = pa.table({"features_num": number_map(table), "features_cat": text_map(table)})
     back = columns_of_maps(maps)
+    cut = data.draw(st.integers(0, maps.num_rows))
+    for part, start in ((maps.slice(0, cut), 0), (maps.slice(cut), cut)):
+        for name, values in columns_of_maps(part).items():
+            assert values.equals(back[name].slice(start, part.num_rows)), name
     for place, row in enumerate(wanted):
         for name, value in row.items():
             number, text = (back[kind + name][place].as_py() if kind + name in back else None for kind in ("n:", "c:"))
