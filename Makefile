@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-clients faults storms check bench lock clean
+.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench lock clean
 
 install: $(STAMP)
 
@@ -47,6 +47,10 @@ storms: $(STAMP)
 	for seed in 1 2 3 4 5 6 7 8 9 10; do SEED=$$seed REPORT=$(REPORT) $(STORM) || exit 1; done
 	for seed in 11 12 13; do SEED=$$seed KAFKA=1 REPORT=$(REPORT) $(STORM) || exit 1; done
 	SEED=14 ROWS=1000000 KILLS=20 REPORT=$(REPORT) $(STORM)
+
+# a policy alone with a year of flights and two of weather, every part killed once; about ten minutes
+unattended: $(STAMP)
+	REPORT=$(CURDIR)/benchmarks/results/unattended.json $(BIN)/python -m pytest -q -m unattended tests/faults/test_unattended.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,6 +19,20 @@ from models.types import Floats, Ints, Objects
 
 DISGUISED = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "#N/A")
 
+PROBED, SHORTEST = 50, 8
+SPELLINGS = (  # of one line only one may fit
+    ("%Y/%m/%d",),
+    ("%Y/%m/%d %H:%M:%S",),
+    ("%Y/%m/%d %H:%M",),
+    ("%Y-%m-%d %H:%M",),
+    ("%d.%m.%Y",),
+    ("%d.%m.%Y %H:%M:%S",),
+    ("%d.%m.%Y %H:%M",),
+    ("%m/%d/%Y", "%d/%m/%Y"),
+    ("%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S"),
+    ("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M"),
+)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -131,7 +145,35 @@ def read_table(source: Path | bytes, name: str = "") -> Table:
             )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError("unreadable_file", f"{name or 'the file'}: {error}") from error
-    return checked(flat(arrow))
+    return checked(dated(flat(arrow)))
+
+
+def dated(arrow: pa.Table) -> pa.Table:
+    """Text columns whose every value is a date or time in one of the common spellings, as times."""
+    for index, field in enumerate(arrow.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            column = arrow.column(index)
+            times = times_of(column.slice(0, PROBED)) is not None and times_of(column)
+            if times is not None and times is not False:
+                arrow = arrow.set_column(index, field.name, times)
+    return arrow
+
+
+def times_of(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Texts as times; None where one is none, all are missing, or day and month can be told from each other in no way."""
+    known = len(column) - column.null_count
+    if not known or pc.min(pc.utf8_length(column)).as_py() < SHORTEST:
+        return None
+    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
+        try:
+            return pc.cast(column, kind)
+        except pa.ArrowInvalid:
+            continue
+    for formats in SPELLINGS:
+        found = [t for t in (pc.strptime(column, format=f, unit="us", error_is_null=True) for f in formats) if len(t) - t.null_count == known]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def checked(arrow: pa.Table) -> Table:

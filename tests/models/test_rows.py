@@ -108,3 +108,29 @@ def test_a_file_that_cannot_be_used_says_why(data, code):
 
 def test_mixed_types_in_rows_become_text():
     assert from_rows([{"a": 1}, {"a": "x"}]).texts("a").tolist() == ["1", "x"]
+
+
+@pytest.mark.parametrize(
+    ("spelt", "first"),
+    [
+        (["2012/01/31", "2012/02/01"], "2012-01-31"),
+        (["2012-01-31", "2012-02-01"], "2012-01-31"),
+        (["2012-01-31T10:00:00Z", "2012-02-01T11:00:00+01:00"], "2012-01-31 10:00"),
+        (["31.01.2012 10:00", "01.02.2012 10:00"], "2012-01-31 10:00"),
+        (["01/31/2012", "02/01/2012"], "2012-01-31"),
+        (["31/01/2012", "01/02/2012"], "2012-01-31"),
+        (["01/02/2012", "03/04/2012"], None),  # January the 2nd or February the 1st
+        (["2012/01/31", "Oslo"], None),
+        (["20120131", "20120201"], None),
+    ],
+)
+def test_dates_are_known_in_their_common_spellings(spelt, first):
+    table = read_table(("day,y\n" + "\n".join(f'"{d}",1' for d in [*spelt, ""])).encode())
+    assert table.is_date("day") is (first is not None)
+    if first:
+        assert str(table.arrow.column("day")[0].as_py()).startswith(first)
+
+
+def test_a_late_text_makes_a_column_of_dates_a_column_of_texts():
+    table = read_table(("day,y\n" + "\n".join(["2012/01/31,1"] * 80 + ["unknown,1"])).encode())
+    assert not table.is_date("day")
