@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.control import Follower
 from stream.erasure import Eraser
-from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected
+from stream.errors import LogUnavailable, Malformed, NotYet, Overtaken, QueryRejected, Superseded
 from stream.events import DataErased
 from stream.learners import Learners, is_learner
 from stream.projections.catalog import Version
@@ -79,7 +80,9 @@ class Engine:
         self._spent: dict[tuple[str, str], tuple[int, float]] = {}
         self._suspended: dict[tuple[str, str, int], str] = {}
         self._untold: list[tuple[str, str, int]] = []
+        self._distrusted: set[int] = set()
         self.patient = True
+        self.holds: Callable[[], bool] = lambda: True  # whether this process is surely still an owner
 
     def forget(self) -> None:
         """Drop all state: after a change of assignment it is read from the log again."""
@@ -102,7 +105,18 @@ class Engine:
         return self._packages[model_id]
 
     def cycle(self, messages: list[Raw]) -> Report:
-        """Handle messages; when it returns, the log has everything and says so."""
+        """Handle messages; when it returns, the log has everything and says so.
+
+        Superseded where this process must not write any more.
+        """
+        try:
+            return self._cycle(messages)
+        except Overtaken as error:
+            log.warning("%s: its counts are made again from the rows", error)
+            self._distrusted.add(error.partition)
+            raise
+
+    def _cycle(self, messages: list[Raw]) -> Report:
         report = Report()
         timer = Timer(report.seconds)
         decoded: list[tuple[int, Batch]] = []
@@ -145,6 +159,8 @@ class Engine:
                 self._eraser.prepare(self._folds[partition], batch)
             if ":" not in batch.source or batch.kind == "skipped":
                 self._folds[partition].mark(batch.source, batch.sequences)
+        if not self.holds():
+            raise Superseded("this process slept longer than its session")
         for fold in self._folds.values():
             fold.save()
         report.erased = [fact for _, batch in fresh if batch.kind == "erasures" for fact in self._eraser.erase(batch)]
@@ -167,9 +183,10 @@ class Engine:
         """A partition's fold as the log has it; made again from the rows where it was lost."""
         if partition not in self._folds:
             fold = DriftFold(partition, self._partitions, self._log)
-            if fold.lost:
-                log.warning("the fold of partition %d is lost: it is made again from the log", partition)
+            if fold.lost or partition in self._distrusted:
+                log.warning("the fold of partition %d is made again from the log", partition)
                 rebuild(fold, self._log, self._registry)
+                self._distrusted.discard(partition)
             self._folds[partition] = fold
         return self._folds[partition]
 

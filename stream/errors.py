@@ -7,6 +7,8 @@ StreamError
  ├── LogUnavailable    the event log does not answer
  ├── QueryRejected     the event log refuses a query
  ├── NotYet            something that this process has to read first, and will
+ │    └── Overtaken    a former owner of a partition wrote late: its fold is made again
+ ├── Superseded        a partition has a later owner than this process
  └── Malformed         a message that cannot be read
 """
 
@@ -42,6 +44,19 @@ class QueryRejected(StreamError):  # noqa: N818
 
 class NotYet(StreamError):  # noqa: N818
     """Something that this process has to read first, and will."""
+
+
+class Overtaken(NotYet):
+    """A former owner of a partition has written since it was taken over: the fold is made again from the log."""
+
+    def __init__(self, partition: int) -> None:
+        """Keep which one."""
+        super().__init__(f"a former owner of partition {partition} wrote late")
+        self.partition = partition
+
+
+class Superseded(StreamError):  # noqa: N818
+    """This process is no longer the owner of what it was about to write."""
 
 
 class Malformed(StreamError):  # noqa: N818

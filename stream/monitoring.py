@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow.compute as pc
 
 from models import drift as distances
@@ -19,7 +20,7 @@ from models.registry import Registry
 from models.types import Status
 from stream import queries
 from stream.clickhouse import EventLog
-from stream.clock import iso
+from stream.clock import iso, now_us
 from stream.learners import target_package
 from stream.projections.catalog import Catalog
 from stream.queries import Window
@@ -220,3 +221,15 @@ def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
             entry |= {"interval": [mean - half, mean + half], "better": bool(better > half)}
         out[name] = entry
     return out
+
+
+def results(log: EventLog, registry: Registry, catalog: Catalog, deployment: str) -> list[bytes]:
+    """A deployment's drift and accuracy since it began, as messages for other programs."""
+    found: list[dict[str, Any]] = [{"kind": "accuracy", "models": queries.accuracy_totals(log, deployment)}]
+    known = catalog.deployments.get(deployment)
+    if known is not None:
+        drift = drift_answer(log, registry, Window(deployment), known.now.champion)
+        variables = [*drift["totals"]["features"], drift["totals"]["prediction"]]
+        brief = [{k: v[k] for k in ("name", "psi", "status", "importance", "rows")} for v in variables]
+        found.append({"kind": "drift", "model_id": drift["model_id"], "status": drift["status"], "variables": brief})
+    return [orjson.dumps({**r, "deployment": deployment, "at": now_us()}, option=orjson.OPT_SERIALIZE_NUMPY) for r in found]

@@ -68,6 +68,8 @@ def read_trigger(data: Any) -> dict[str, Any]:
     if kind == "manual":
         return {"kind": kind}
     usual = {"drift": {"measure": "drift.failing", "above": 0.5}, "accuracy": {"measure": "accuracy.loss", "above": 0.1}}.get(kind, {})
+    if "above" in data or "below" in data:
+        usual = {k: v for k, v in usual.items() if k == "measure"}
     found = {**usual, **{k: v for k, v in data.items() if k in {"measure", "above", "below", "feature", "window", "least_rows"}}}
     if not known(str(found.get("measure"))) or ("above" in found) == ("below" in found):
         raise DataError("wrong_policy", "a measured trigger has a known measure and one of above and below")

@@ -12,10 +12,10 @@ import os
 import resource
 import signal
 import socket
+import time
 from typing import Any
 
 import faust
-import orjson
 from faust.transport.drivers import aiokafka as driver
 
 from models.registry import Artifacts, Registry
@@ -28,11 +28,10 @@ from stream.courier import Courier
 from stream.dead_letters import DeadLetters, Letter, keep
 from stream.engine import Engine, Raw, Report, split
 from stream.erasure import event_id as erasure_event_id
-from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected
+from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected, Superseded
 from stream.events import ChallengerRemoved, Event, new_id
 from stream.heartbeats import heartbeats
-from stream.monitoring import drift_answer
-from stream.queries import Window, accuracy_totals
+from stream.monitoring import results
 from stream.retention import retain
 from stream.settings import Settings
 from stream.steward import Steward
@@ -49,6 +48,9 @@ MOST_BYTES = 24 << 20
 TELL_EVERY = 5.0
 WATCH_EVERY = 10.0
 PATIENCE = 300
+SESSION = 6
+SLEPT = SESSION - 1.0  # a process that stood still for so long may have lost its partitions
+DRAIN = 2.0
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -93,7 +95,26 @@ class Worker:
         self._watchdog = Watchdog()
         self._assigned: set[Place] = set()
         self._busy = False
+        self._held: list[Place] = []
         self._cluster = ""
+        self._pulse = time.monotonic()
+        self._engine.holds = lambda: time.monotonic() - self._pulse < SLEPT
+
+    async def pulse(self) -> None:
+        """Notice that this process stood still: then others may have its partitions, and it must not write."""
+        while True:
+            await asyncio.sleep(0.25)
+            now = time.monotonic()
+            if now - self._pulse > SLEPT:
+                self._leave(f"it stood still for {now - self._pulse:.1f} s")
+            self._pulse = now
+
+    @staticmethod
+    def _leave(reason: str) -> None:
+        """End at once; the supervisor starts another, which begins with what the log has."""
+        log.error("this worker ends: %s", reason)
+        logging.shutdown()
+        os._exit(1)
 
     async def submit(self, values: list[Any]) -> None:
         """Hand messages to the next cycle and wait until the log has them."""
@@ -110,13 +131,14 @@ class Worker:
     async def run_cycles(self) -> None:
         """Take all that waits, handle it, answer; for ever."""
         while True:
-            self._busy = False
+            self._busy, self._held = False, []
             taken = [await self._inbox.get()]
             self._busy = True
             size = sum(len(r.value) for r in taken[0][0])
             while not self._inbox.empty() and size < MOST_BYTES:
                 taken.append(self._inbox.get_nowait())
                 size += sum(len(r.value) for r in taken[-1][0])
+            self._held = [(raw.topic, raw.partition) for raws, _ in taken for raw in raws]
             await self._same_broker()
             report = await self._until_done([raw for raws, _ in taken for raw in raws])
             await self._letters.put(*(Letter(raw.topic, raw.partition, raw.offset, reason, raw.value) for raw, reason in report.bad))
@@ -130,9 +152,7 @@ class Worker:
         """Messages of another broker than the one we began with are not ours: our place in it means nothing."""
         with contextlib.suppress(BrokerUnavailable):  # then they came while it was there
             if await self._producer.look() != self._cluster:
-                log.error("the broker is another one: this worker ends")
-                logging.shutdown()
-                os._exit(1)
+                self._leave("the broker is another one")
 
     async def _tell_erased(self, report: Report) -> None:
         """Each erasure, and each challenger that is suspended, is one event, however often it is done."""
@@ -164,6 +184,8 @@ class Worker:
                 if tries % 50 == 1:
                     log.warning("waiting: %s", error)
                 await asyncio.sleep(0.1)
+            except Superseded as error:
+                self._leave(str(error))
             except LogUnavailable as error:
                 log.warning("the log is away: %s", error)
                 self._engine.forget()
@@ -240,7 +262,7 @@ class Worker:
             topic_allow_declare=False,
             topic_disable_leader=True,
             broker_rebalance_timeout=3,
-            broker_session_timeout=6,
+            broker_session_timeout=SESSION,
             broker_heartbeat_interval=1,
             broker_request_timeout=10.0,
             broker_commit_interval=0.5,
@@ -272,6 +294,13 @@ class Worker:
             async for values in stream.take_events(TAKE, within=WITHIN):
                 await self.record(values)
 
+        async def on_revoked(app: Any, revoked: Any, **_: Any) -> None:
+            """What is under way is finished while the partitions are still ours."""
+            del app, revoked
+            end = time.monotonic() + DRAIN
+            while (self._busy or not self._inbox.empty()) and time.monotonic() < end:  # noqa: ASYNC110 - bounded
+                await asyncio.sleep(0.02)
+
         async def on_assigned(app: Any, assigned: Any, **_: Any) -> None:
             del app
             log.info("assigned %s", sorted(f"{t.topic}/{t.partition}" for t in assigned))
@@ -279,7 +308,10 @@ class Worker:
             self._recorder.reset()
             self._assigned = {(str(t.topic), int(t.partition)) for t in assigned}
             self._watchdog.assigned(self._assigned)
+            if self._busy and not self._assigned.issuperset(self._held):
+                self._leave("what it still holds is of partitions that are another's now")
 
+        app.on_partitions_revoked.connect(on_revoked)  # type: ignore[arg-type]
         app.on_partitions_assigned.connect(on_assigned)  # type: ignore[arg-type]
         return app
 
@@ -307,9 +339,7 @@ class Worker:
             self._report["lag"] = sum(self._watchdog.lag(found).values())
             stuck = self._watchdog.stuck(found, asyncio.get_running_loop().time())
             if stuck and not self._busy:
-                log.error("nothing is handled although messages wait in %s: this worker ends", stuck)
-                logging.shutdown()
-                os._exit(1)
+                self._leave(f"nothing is handled although messages wait in {stuck}")
 
     async def tell(self) -> None:
         """Publish drift and accuracy of the deployments that changed to `monitoring`."""
@@ -318,19 +348,8 @@ class Worker:
             touched, self._touched = self._touched, set()
             for deployment in sorted(touched):
                 with contextlib.suppress(LogUnavailable, QueryRejected, BrokerUnavailable):
-                    messages = await asyncio.to_thread(self._results, deployment)
+                    messages = await asyncio.to_thread(results, self._log, self._registry, self._follower.catalog, deployment)
                     await self._producer.send(MONITORING, messages, 0, deployment.encode())
-
-    def _results(self, deployment: str) -> list[bytes]:
-        """A deployment's results since it began, as messages."""
-        results: list[dict[str, Any]] = [{"kind": "accuracy", "models": accuracy_totals(self._log, deployment)}]
-        known = self._follower.catalog.deployments.get(deployment)
-        if known is not None:
-            found = drift_answer(self._log, self._registry, Window(deployment), known.now.champion)
-            variables = [*found["totals"]["features"], found["totals"]["prediction"]]
-            brief = [{k: v[k] for k in ("name", "psi", "status", "importance", "rows")} for v in variables]
-            results.append({"kind": "drift", "model_id": found["model_id"], "status": found["status"], "variables": brief})
-        return [orjson.dumps({**r, "deployment": deployment, "at": now_us()}, option=orjson.OPT_SERIALIZE_NUMPY) for r in results]
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -348,6 +367,7 @@ class Worker:
             asyncio.create_task(consume(self._settings.bootstrap, ACTUALS, COURIERS, self._courier.carry)),
             asyncio.create_task(consume(self._settings.bootstrap, DEAD_LETTERS, LETTERS, self._keep_letters)),
             asyncio.create_task(self.run_cycles()),
+            asyncio.create_task(self.pulse()),
             asyncio.create_task(self.heartbeat()),
             asyncio.create_task(self.watch()),
             asyncio.create_task(self._steward.run(lambda: (CONTROL, 0) in self._assigned)),

@@ -3,10 +3,18 @@
 The state of a partition is its buckets and, beside them, which sequences of each source they hold.
 Both are written in one insert, so a worker that dies goes on from where the log is: what comes again
 is in the ranges and is skipped.
+
+A partition has one owner at a time, but a worker may write after it has lost it: stopped in mid-write, or
+an insert that was long under way. So every row's version says who wrote it: the number of the takeover, a
+random mark, the number of the save. Rows of a former owner that came after the takeover are noticed, and the
+state is made again from the log (`Overtaken`); a worker that sees a later owner's rows writes no more
+(`Superseded`).
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -17,11 +25,13 @@ import pyarrow as pa
 from models.types import Bools, Ints
 from stream.association import literal
 from stream.clickhouse import EventLog
+from stream.errors import Overtaken, Superseded
 from stream.position import Ranges
 
 MINUTE = 60_000_000
 MOST_BUCKETS = 30_000
-EPOCH = 48  # a version is the number of a rebuild, then how many sequences are in: higher is newer
+EPOCH, SAVES = 32, 24  # a version: 32 bits of takeover, 8 of mark, 24 of save; higher is newer
+LOOK_EVERY = 2.0
 Key = tuple[str, str, int]
 
 SCHEMA = pa.schema(
@@ -51,8 +61,28 @@ class DriftFold:
         saved = saved_ranges(rows[0]["position"]) if rows else None
         self.lost = saved is None and (bool(rows) or self._has_progress())
         self.ranges = {source: Ranges(pairs) for source, pairs in (saved or {}).items()}
-        self._epoch = int(rows[0]["version"]) >> EPOCH if rows else 0
+        self._taken = int(rows[0]["version"]) if rows else 0
+        self._own((self._taken >> EPOCH) + 1)
+        self._looked = time.monotonic()
         self.changed = False
+
+    def _own(self, epoch: int) -> None:
+        """Begin to write as the owner of this number."""
+        self._owner = epoch << (EPOCH - SAVES) | secrets.randbelow(1 << (EPOCH - SAVES))
+        self._saves = 0
+
+    def check(self) -> None:
+        """Overtaken where a former owner has written since the takeover; Superseded where a later one has."""
+        sql = f"SELECT max(version) AS v FROM drift_log WHERE partition_id = {self.partition} AND version > {self._taken} AND bitShiftRight(version, {SAVES}) != {self._owner}"
+        self._judge(int(self._log.rows(sql)[0]["v"]))
+        self._looked = time.monotonic()
+
+    def _judge(self, version: int) -> None:
+        owner = version >> SAVES
+        if owner > self._owner:
+            raise Superseded(f"partition {self.partition} has another owner")
+        if version > self._taken and owner != self._owner:
+            raise Overtaken(self.partition)
 
     def _has_progress(self) -> bool:
         sql = "SELECT 1 FROM log_progress_log WHERE endsWith(source, {p:String}) AND position(source, '@') = 0 LIMIT 1"
@@ -62,7 +92,8 @@ class DriftFold:
         """Begin anew from what was counted again; whatever the log still has of this partition is older."""
         sql = f"SELECT deployment, baseline_id, toUnixTimestamp(minute) AS at, counts, version FROM drift_log FINAL WHERE partition_id = {self.partition}"
         rows = self._log.rows(sql)
-        self._epoch = max([row["version"] >> EPOCH for row in rows], default=0) + 1
+        self._taken = max([self._taken, *(int(row["version"]) for row in rows)])
+        self._own(max(self._taken >> EPOCH, self._owner >> (EPOCH - SAVES)) + 1)
         self.ranges, self._buckets = ranges, OrderedDict(found)
         for row in rows:
             key = (row["deployment"], row["baseline_id"], row["at"] // 60)
@@ -107,11 +138,12 @@ class DriftFold:
             return
         listed = ", ".join(str(m * 60) for m in absent)
         sql = (
-            "SELECT toUnixTimestamp(minute) AS at, counts FROM drift_log FINAL "
+            "SELECT toUnixTimestamp(minute) AS at, counts, version FROM drift_log FINAL "
             f"WHERE partition_id = {self.partition} AND deployment = {literal(deployment)} "
             f"AND baseline_id = {literal(baseline)} AND minute IN ({listed})"
         )
         for row in self._log.rows(sql):
+            self._judge(int(row["version"]))
             self._buckets[(deployment, baseline, row["at"] // 60)] = np.array(row["counts"], dtype=np.int64)
         for minute in absent:
             self._buckets.setdefault((deployment, baseline, minute), np.zeros(size, dtype=np.int64))
@@ -133,7 +165,12 @@ class DriftFold:
         """Write the touched buckets and the position in one insert."""
         if not self.changed:
             return
-        version = (self._epoch << EPOCH) + sum(r.count for r in self.ranges.values())
+        if time.monotonic() - self._looked > LOOK_EVERY:
+            self.check()
+        self._saves += 1
+        if self._saves >> SAVES:
+            self._own((self._owner >> (EPOCH - SAVES)) + 1)
+        version = self._owner << SAVES | self._saves
         position = orjson.dumps({s: r.ranges for s, r in self.ranges.items()}).decode()
         keys = sorted(self._dirty)
         rows: list[dict[str, Any]] = [

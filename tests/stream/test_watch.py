@@ -131,6 +131,11 @@ def test_a_policy_that_cannot_be_meant_is_refused(data):
         read_policy(data)
 
 
+def test_a_trigger_with_a_bound_of_its_own_has_that_one_alone():
+    found = read_policy({"trigger": {"kind": "accuracy", "measure": "accuracy.accuracy", "below": 0.6}})["trigger"]
+    assert (found["below"], "above" in found) == (0.6, False)
+
+
 def test_triggers_fire_when_they_should_and_not_more_often_than_the_interval_allows():
     policy = {**read_policy({"trigger": {"kind": "schedule", "every": "1d"}, "minimum_interval": "2h"}), "set_at": 0}
     day = 86_400 * SECOND
