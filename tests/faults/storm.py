@@ -205,10 +205,10 @@ class Storm:
                     self.again(cluster)
                 cluster, looked = now, over
                 part = self.queue[:200]
-                for name, fact in part:
-                    value = b"malformed" if fact is None else orjson.dumps({"deployment": name, **fact})
-                    ready = await producer._ready()
-                    done = await (await ready.send(ACTUALS, value))
+                ready = await producer._ready()
+                sent = [await ready.send(ACTUALS, b"malformed" if fact is None else orjson.dumps({"deployment": name, **fact})) for name, fact in part]
+                for (name, fact), future in zip(part, sent, strict=True):
+                    done = await future
                     if fact is not None:
                         self.produced.append((producer.cluster, done.partition, done.offset, name, fact))
                     self.queue.pop(0)
