@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,31 +17,28 @@ import numpy as np
 import pyarrow as pa
 
 from models.baseline import drift_score
-from models.errors import ModelsError, PackageError
+from models.errors import ModelsError
 from models.package import ModelPackage
 from models.registry import Registry
 from models.types import Bools
 from stream.association import join, with_actuals
 from stream.batches import Batch, decode, encode
+from stream.challengers import Challengers
 from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.control import Follower
 from stream.erasure import Eraser
-from stream.errors import LogUnavailable, Malformed, NotYet, Overtaken, QueryRejected, Superseded
+from stream.errors import Malformed, NotYet, Overtaken, Superseded
 from stream.events import DataErased
-from stream.learners import Learners, is_learner
-from stream.projections.catalog import Version
+from stream.learners import Learners
 from stream.projections.drift import MINUTE, DriftFold
 from stream.rebuild import rebuild
 from stream.recount import outputs_from
-from stream.rows import actual_rows, base_of, column, event_ids, merge, outputs_of, refusal_rows, shared_columns
+from stream.rows import actual_rows, base_of, column, event_ids, merge, refusal_rows, shared_columns
 
 log = logging.getLogger("champion.engine")
 
 PROGRESS_SCHEMA = pa.schema([("source", pa.string()), ("sequence", pa.uint64()), ("recorded_at", pa.timestamp("us", tz="UTC"))])
-MARGIN = 1 << 16
-SLOW = 0.005  # seconds a row that no challenger may take on average …
-SLOW_AFTER = 5.0  # … once it has taken so many seconds
 
 
 @dataclass(frozen=True)
@@ -77,11 +73,8 @@ class Engine:
         self._learners = Learners(event_log, registry, follower)
         self._folds: dict[int, DriftFold] = {}
         self._packages: dict[str, ModelPackage | None] = {}
-        self._spent: dict[tuple[str, str], tuple[int, float]] = {}
-        self._suspended: dict[tuple[str, str, int], str] = {}
-        self._untold: list[tuple[str, str, int]] = []
+        self.challengers = Challengers(follower, self._learners, self.package)
         self._distrusted: set[int] = set()
-        self.patient = True
         self.holds: Callable[[], bool] = lambda: True  # whether this process is surely still an owner
 
     def forget(self) -> None:
@@ -167,8 +160,7 @@ class Engine:
         timer.lap("save")
         self._confirm()
         timer.lap("confirm")
-        told, self._untold = self._untold, []
-        report.suspended += [(*key, self._suspended[key]) for key in told]
+        report.suspended += self.challengers.told()
         return report
 
     def skip(self, message: Raw) -> None:
@@ -218,7 +210,7 @@ class Engine:
         tables = [pa.table(own)]
         timer.lap("rows")
         if batch.role == "champion":
-            tables.extend(self._challenger_tables(batch, table, shared, identity))
+            tables.extend(self.challengers.tables(batch, table, shared, identity))
             timer.lap("challengers")
         return tables
 
@@ -237,78 +229,6 @@ class Engine:
         matrix = base_of(package.schema, table)[new]
         counts = package.baseline.counts(matrix, drift_score(package.schema.target, output), group.astype(np.int64), len(distinct))
         fold.add(batch.deployment, batch.model_id, distinct, counts)
-
-    def _challenger_tables(self, batch: Batch, table: pa.Table, shared: dict[str, Any], identity: list[str]) -> list[pa.Table]:
-        version = self._version(batch)
-        tables = []
-        bases: dict[Any, Any] = {}
-        for model_id, fraction in version.challengers if version else ():
-            keep = sampled(identity, model_id, fraction)
-            found = self._outputs(batch, model_id, table, keep, bases)
-            if found is None:
-                continue
-            target, output, each = found
-            mine = pa.table(shared).filter(pa.array(keep)) if fraction < 1 else pa.table(shared)
-            more = {
-                "model_id": pa.array([model_id] * len(output), pa.string()),
-                "role": pa.array(["challenger"] * len(output), pa.string()),
-                **outputs_of(target, output, version.settings.get("threshold") if version else None),
-                "latency_us": pa.array(np.full(len(output), each)),
-                "event_id": pa.array([f"{e}.{model_id[:12]}" for e, k in zip(identity, keep.tolist(), strict=True) if k], pa.string()),
-            }
-            for name, values in more.items():
-                mine = mine.append_column(name, values)
-            tables.append(mine)
-        return tables
-
-    def _outputs(self, batch: Batch, model_id: str, table: pa.Table, keep: Bools, bases: dict[Any, Any]) -> tuple[Any, Any, float] | None:
-        """A challenger's target, outputs and microseconds a row; None where it is not known here or is suspended.
-
-        A challenger that breaks, or is too slow, is left out from then on and stops nothing else.
-        """
-        key = (batch.deployment, model_id, batch.version)
-        if key in self._suspended:
-            return None
-        begun = time.perf_counter()
-        try:
-            found = self._scored(batch.deployment, model_id, table, keep, bases)
-        except (NotYet, LogUnavailable, QueryRejected):
-            raise
-        except Exception as error:
-            log.exception("challenger %s of %s failed", model_id[:12], batch.deployment)
-            self._suspend(key, f"it failed: {type(error).__name__}: {error}"[:500])
-            return None
-        if found is None:
-            return None
-        took = time.perf_counter() - begun
-        rows, seconds = self._spent.get(key[:2], (0, 0.0))
-        rows, seconds = self._spent[key[:2]] = (rows + len(found[1]), seconds + took)
-        if seconds > SLOW_AFTER and seconds > SLOW * rows:
-            self._suspend(key, f"it is slow: {seconds / rows * 1000:.1f} ms a row over {rows:,} rows")
-        return (*found, took * 1e6 / max(len(found[1]), 1))
-
-    def _suspend(self, key: tuple[str, str, int], reason: str) -> None:
-        self._suspended[key] = reason
-        self._untold.append(key)  # until a whole cycle has told it
-
-    def _scored(self, deployment: str, model_id: str, table: pa.Table, keep: Bools, bases: dict[Any, Any]) -> tuple[Any, Any] | None:
-        """The outputs of a package, or of a learner as it is now."""
-        if is_learner(model_id):
-            return self._learners.predict(deployment, model_id, table)
-        package = self.package(model_id)
-        if package is None:
-            raise PackageError("damaged_package", f"package {model_id[:12]} cannot be loaded")
-        if package.schema not in bases:
-            bases[package.schema] = base_of(package.schema, table)
-        return package.schema.target, package.plan.predict(bases[package.schema][keep])
-
-    def _version(self, batch: Batch) -> Version | None:
-        """Who shadowed at the time of a batch; NotYet while this worker has not read so far."""
-        deployment = self._follower.catalog.deployments.get(batch.deployment)
-        version = deployment.at(batch.version) if deployment else None
-        if version is None and self.patient:
-            raise NotYet(f"version {batch.version} of {batch.deployment!r} is not known here yet")
-        return version
 
     def _append(self, predictions: list[pa.Table], fresh: list[tuple[int, Batch]], report: Report) -> None:
         if predictions:
@@ -374,14 +294,6 @@ class Timer:
         now = time.perf_counter()
         self._seconds[step] = self._seconds.get(step, 0.0) + now - self._last
         self._last = now
-
-
-def sampled(identity: list[str], model_id: str, fraction: float) -> Bools:
-    """Which rows a challenger sees: by the hash of the event id, the same on every replay."""
-    if fraction >= 1:
-        return np.ones(len(identity), dtype=bool)
-    salt = zlib.crc32(model_id.encode())
-    return np.array([zlib.crc32(e.encode(), salt) % MARGIN < fraction * MARGIN for e in identity])
 
 
 def first_of_each(identity: list[str]) -> Bools:

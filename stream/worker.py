@@ -180,7 +180,7 @@ class Worker:
             except NotYet as error:
                 self._engine.forget()
                 tries += 1
-                self._engine.patient = tries < PATIENCE
+                self._engine.challengers.patient = tries < PATIENCE
                 if tries % 50 == 1:
                     log.warning("waiting: %s", error)
                 await asyncio.sleep(0.1)
@@ -202,7 +202,7 @@ class Worker:
                 await self._pass_over(raws[0])
                 return Report(bad=[(raws[0], f"{type(error).__name__}: {error}")])
             else:
-                self._engine.patient = True
+                self._engine.challengers.patient = True
                 return report
 
     async def _pass_over(self, raw: Raw) -> None:

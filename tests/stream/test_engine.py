@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import time
 import uuid
 
 import numpy as np
@@ -243,7 +244,7 @@ def test_a_worker_that_has_not_read_a_version_yet_waits_for_it(world):
     engine = world.new_engine()
     with pytest.raises(NotYet):
         engine.cycle(world.raws(records))
-    engine.patient = False
+    engine.challengers.patient = False
     engine.cycle(world.raws(records))
     assert world.sql("SELECT role, count() AS n FROM predictions WHERE $d GROUP BY role") == [{"role": "champion", "n": 6}]
 
@@ -359,8 +360,8 @@ def test_a_challenger_that_breaks_or_is_slow_is_suspended_once_and_stops_nothing
 
         monkeypatch.setattr(type(package.plan), "predict", predict)
     elif wrong == "slow":
-        monkeypatch.setattr("stream.engine.SLOW_AFTER", 0.0)
-        monkeypatch.setattr("stream.engine.SLOW", 1e-9)
+        monkeypatch.setattr("stream.challengers.SLOW_AFTER", 0.0)
+        monkeypatch.setattr("stream.challengers.SLOW", 1e-9)
     else:
         engine._packages[world.challenger] = None
     records = world.requests(10)
@@ -382,3 +383,17 @@ def test_a_suspension_is_told_although_the_log_was_away_in_its_cycle(world):
         engine.cycle(world.raws(world.requests(4)))
     engine._confirm = confirm
     assert len(engine.cycle(world.raws(world.requests(4))).suspended) == 1
+
+
+def test_a_challenger_that_is_slow_to_load_is_not_slow(world, monkeypatch):
+    monkeypatch.setattr("stream.challengers.SLOW_AFTER", 0.4)
+    monkeypatch.setattr("stream.challengers.SLOW", 0.01)
+    engine = world.new_engine()
+    load = engine._registry.load
+
+    def slowly(model_id):
+        time.sleep(0.5)
+        return load(model_id)
+
+    monkeypatch.setattr(engine._registry, "load", slowly)
+    assert engine.cycle(world.raws(world.requests(3))).suspended == []
