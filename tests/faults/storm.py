@@ -207,11 +207,11 @@ class Storm:
                 part = self.queue[:200]
                 ready = await producer._ready()
                 sent = [await ready.send(ACTUALS, b"malformed" if fact is None else orjson.dumps({"deployment": name, **fact})) for name, fact in part]
-                for (name, fact), future in zip(part, sent, strict=True):
-                    done = await future
-                    if fact is not None:
-                        self.produced.append((producer.cluster, done.partition, done.offset, name, fact))
-                    self.queue.pop(0)
+                places = [await future for future in sent]
+                if part and await producer.look() != cluster:
+                    continue  # a record that was resent on old metadata may be acknowledged by a new broker and lost
+                self.produced.extend((cluster, done.partition, done.offset, name, fact) for (name, fact), done in zip(part, places, strict=True) if fact is not None)
+                del self.queue[: len(part)]
                 if not part:
                     await asyncio.sleep(0.05)
             except (BrokerUnavailable, KafkaError, OSError, TimeoutError):

@@ -83,7 +83,7 @@ def told(system, name):
             found.append(f"policy {fact['policy']} began run {fact['run_id']}: {fact['evidence'].get('measure', 'by hand')} = {fact['evidence'].get('value')} in {fact['evidence'].get('window')}")
         elif event["type"] == "retraining_finished":
             found.append(f"retrained on {fact['training_set'].get('rows')} rows: model {fact['model_id'][:12]} {fact.get('error', '')}")
-        elif event["type"] in {"champion_changed", "policy_run_finished"}:
+        elif event["type"] in {"champion_changed", "challenger_removed", "policy_run_finished"}:
             found.append(f"{event['type'].replace('_', ' ')}: {fact.get('reason') or fact.get('sentence')}")
     return found
 
