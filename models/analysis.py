@@ -37,12 +37,13 @@ def analyze(
     *,
     task: TaskType | None = None,
     positive: str | None = None,
+    classes: tuple[str, ...] = (),
     timestamp: str | None = None,
     association_id: str | None = None,
     seed: int = 0,
 ) -> Analysis:
     """Analyse a table for a target; DataError where it cannot be learnt from."""
-    goal, labelled, values = read_target(table, target, task, positive)
+    goal, labelled, values = read_target(table, target, task, positive, classes)
     rng = np.random.default_rng(seed)
     with_target = np.nonzero(labelled)[0]
     sample = np.sort(rng.permutation(with_target)[:SAMPLE])
@@ -65,9 +66,12 @@ def analyze(
 
 
 def read_target(
-    table: Table, name: str, task: TaskType | None, positive: str | None
+    table: Table, name: str, task: TaskType | None, positive: str | None, classes: tuple[str, ...] = ()
 ) -> tuple[Target, Any, Any]:
-    """The target, which rows have one, and those rows' values (class index or number)."""
+    """The target, which rows have one, and those rows' values (class index or number).
+
+    `classes` are known beforehand: they keep their places, whether a row has them or not.
+    """
     if name not in table.names:
         raise DataError("no_target", f"there is no column {name!r}; columns: {', '.join(table.names)}")
     labelled = ~table.missing(name)
@@ -75,6 +79,8 @@ def read_target(
         raise DataError("constant_target", f"the target {name!r} has no values")
     kept = table.take(labelled)
     numeric = kept.is_numeric(name)
+    if classes and task != "regression":
+        task = "multiclass"  # or binary: their number says it below
     if task is None:
         distinct = len(pc.unique(kept.arrow.column(name)))
         task = "binary" if distinct == 2 else "regression" if numeric and distinct > 10 else "multiclass"  # noqa: PLR2004
@@ -89,9 +95,9 @@ def read_target(
             labelled,
             y,
         )
-    labels, indices = class_indices(kept.texts(name), positive)
-    if len(labels) < 2:  # noqa: PLR2004
-        raise DataError("constant_target", f"the target {name!r} has one value: {labels[0]!r}")
+    labels, indices = class_indices(kept.texts(name), positive, classes)
+    if len(np.unique(indices)) < 2:  # noqa: PLR2004
+        raise DataError("constant_target", f"the target {name!r} has one value: {labels[indices[0]]!r}")
     if len(labels) > MULTICLASS_MOST:
         raise DataError("too_many_classes", f"the target {name!r} has {len(labels)} classes; {MULTICLASS_MOST} at most")
     if task == "binary" and len(labels) != 2:  # noqa: PLR2004
@@ -100,10 +106,12 @@ def read_target(
     return Target(name, word, tuple(labels), labels[1] if word == "binary" else ""), labelled, indices
 
 
-def class_indices(texts: Objects, positive: str | None) -> tuple[list[str], Ints]:
-    """The class names in order (the positive one last of two) and each row's index."""
+def class_indices(texts: Objects, positive: str | None, classes: tuple[str, ...] = ()) -> tuple[list[str], Ints]:
+    """The class names in order (the known ones first, else the positive one last of two) and each row's index."""
     spelt = {text: label_text(text) for text in set(texts.tolist())}
-    labels = sorted(set(spelt.values()), key=_label_order)
+    labels = [*classes, *sorted(set(spelt.values()) - set(classes), key=_label_order)]
+    if classes:
+        positive = None
     if positive is not None:
         wanted = label_text(positive)
         if wanted not in labels:

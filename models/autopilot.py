@@ -16,7 +16,7 @@ import numpy as np
 from models import calibration
 from models.analysis import Analysis
 from models.blueprints import REPOSITORY, Blueprint
-from models.blueprints.base import complete
+from models.blueprints.base import fitted
 from models.errors import TrainingError
 from models.metrics import METRICS, score_all
 from models.partition import Partition
@@ -125,23 +125,23 @@ def train_entry(data: Prepared, blueprint: Blueprint, options: Options) -> Entry
     outputs, folds, rows, sizes = [], [], [], []
     for train, validate in data.partition.folds:
         train = sample_of(train, blueprint.most_rows, kind, options.seed)  # noqa: PLW2901
-        if target.task != "regression" and not complete(data.y[train], len(target.classes)):
+        if target.task != "regression" and len(np.unique(data.y[train])) < 2:  # noqa: PLR2004
             continue
-        member = blueprint.fit(data.schema, data.base[train], data.y[train], options.seed)
+        member = fitted(blueprint, data.schema, data.base[train], data.y[train], options.seed)
         output = member.predict(data.base[validate])
         outputs.append(output)
         rows.append(validate)
         sizes.append(len(train))
         folds.append(score_of(target, data.y[validate], output, data.metric))
     if not outputs:
-        raise TrainingError("no_fold", "no fold has every class in its training rows")
+        raise TrainingError("no_fold", "no fold has two classes in its training rows")
     out_of_fold, validated = np.concatenate(outputs), data.y[np.concatenate(rows)]
     by: list[float] = []
     if target.task != "regression" and blueprint.name != "constant":
         fold = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
         by = calibration.fit(out_of_fold, validated, fold, forward=kind == "time")
     final = sample_of(data.partition.development, blueprint.most_rows, kind, options.seed)
-    plan = ScoringPlan(data.schema, (Part(blueprint.fit(data.schema, data.base[final], data.y[final], options.seed)),), by)
+    plan = ScoringPlan(data.schema, (Part(fitted(blueprint, data.schema, data.base[final], data.y[final], options.seed)),), by)
     entry = entry_of(data, plan, blueprint.name, blueprint.family, calibration.calibrate(out_of_fold, by), validated)
     entry.folds, entry.fold_rows = folds, sizes
     entry.rows, entry.train_seconds = len(final), time.monotonic() - started
@@ -231,7 +231,7 @@ def retrain_on_all(data: Prepared, best: Entry, blueprints: tuple[Blueprint, ...
     for name, part in zip(names, best.plan.parts, strict=True):
         blueprint = recipes[name]
         chosen = sample_of(rows, blueprint.most_rows, data.partition.kind, options.seed)
-        member = blueprint.fit(data.schema, data.base[chosen], data.y[chosen], options.seed)
+        member = fitted(blueprint, data.schema, data.base[chosen], data.y[chosen], options.seed)
         parts.append(Part(member, part.weight, part.calibration))
     plan = ScoringPlan(data.schema, tuple(parts), best.plan.calibration)
     return replace(

@@ -19,6 +19,7 @@ from models.native import TreePredictor
 from models.types import Floats
 
 CLIP = 10.0
+INNER = "inner-"
 Link = str  # "identity" | "sigmoid" | "softmax" | "positive" (a probability of class 1) | "shares"
 
 
@@ -202,6 +203,36 @@ class DenseMember:
         return {"plan.json": json.dumps(plan).encode(), "arrays.npz": buffer.getvalue()}
 
 
+@dataclass
+class SubsetMember:
+    """A member that was trained on some of the classes; the others have probability 0."""
+
+    member: Member
+    present: list[int]
+    classes: int
+
+    def predict(self, base: Floats) -> Floats:
+        """Outputs (n, K)."""
+        out = np.zeros((len(base), self.classes))
+        out[:, self.present] = self.member.predict(base)
+        return out
+
+    def predict_one(self, base: list[float]) -> Floats:
+        """Outputs (K,) of one row."""
+        out = np.zeros(self.classes)
+        out[self.present] = self.member.predict_one(base)
+        return out
+
+    def positive_one(self, base: list[float]) -> float:
+        """The second class's probability; of two classes none can be absent, so nobody asks."""
+        return float(self.predict_one(base)[1])
+
+    def files(self) -> dict[str, bytes]:
+        """The member's files under names of their own."""
+        plan = {"form": "subset", "present": self.present, "classes": self.classes}
+        return {"plan.json": json.dumps(plan).encode(), **{INNER + name: data for name, data in self.member.files().items()}}
+
+
 def fixed_product(a: Floats, b: Floats) -> Floats:
     """A matrix product whose sums run in one order, whatever the number of rows."""
     if len(a) == 1:
@@ -233,6 +264,8 @@ def load_member(files: dict[str, bytes]) -> Member:
     """Read what `files` wrote; nothing is unpickled."""
     plan = json.loads(files["plan.json"])
     form = plan.pop("form")
+    if form == "subset":
+        return SubsetMember(load_member({n.removeprefix(INNER): data for n, data in files.items() if n.startswith(INNER)}), **plan)
     if form == "trees":
         tables = [None if t is None else [float("nan") if v is None else v for v in t] for t in plan.pop("tables")]
         return TreesMember(text=files["trees.txt"].decode(), tables=tables, **plan)

@@ -27,6 +27,7 @@ class Options:
     task: TaskType | None = None
     metric: str | None = None
     positive: str | None = None
+    classes: tuple[str, ...] = ()
     timestamp: str | None = None
     association_id: str | None = None
     exclude: tuple[str, ...] = ()
@@ -60,6 +61,7 @@ def prepare(table: Table, options: Options) -> Prepared:
         options.target,
         task=options.task,
         positive=options.positive,
+        classes=options.classes,
         timestamp=options.timestamp,
         association_id=options.association_id,
         seed=options.seed,

@@ -159,6 +159,9 @@ class Trainer:
             return
         if best and project.options.get("enter", True):
             await self._say(ChallengerAdded(best["model_id"]), project.deployment)
+            deployment = self._follower.catalog.deployments.get(project.deployment)
+            if deployment is not None and best["model_id"] not in {deployment.now.champion, *dict(deployment.now.challengers)}:
+                error = f"model {best['model_id'][:12]} cannot shadow this champion: it predicts another target or other classes"
         record = project.options.get("training_set", {})
         fact = RetrainingFinished(project.retraining_id, project.project_id, best.get("model_id", ""), record, error)
         await self._say(fact, project.deployment)
@@ -190,6 +193,7 @@ class Trainer:
         kept = {f.name for f in package.schema.features} | set(package.schema.unused)
         options |= {"timestamp": training_set.EVENT_TIME, "training_set": record, "task": champion.task, "association_id": ASSOCIATION, "exclude": [e for e in options.get("exclude", []) if e in kept]}
         options |= {name: request[name] for name in ("minutes", "mode", "blueprints") if request.get(name)}
+        options["classes"] = list(package.schema.target.classes)  # they keep their places, whether the newest rows have them or not
         options["enter"] = bool(request.get("enter", True))
         present = await asyncio.to_thread(self._columns, name)
         options["exclude"] = [column for column in options["exclude"] if column in present]

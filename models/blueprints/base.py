@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from models.members import Member
+from models.errors import TrainingError
+from models.members import Member, SubsetMember
 from models.schema import Schema
-from models.types import Floats, Ints
+from models.types import Floats, TaskType
 
 
 class Blueprint(Protocol):
@@ -39,6 +41,20 @@ def positive(schema: Schema, y: Any) -> Floats:
     return np.asarray(y == 1 if schema.target.task == "binary" else y, dtype=np.float64)
 
 
-def complete(y: Ints, classes: int) -> bool:
-    """Whether every class is present."""
-    return len(np.unique(y)) == classes
+def fitted(blueprint: Blueprint, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+    """Train a blueprint, on the classes that the rows have: those that they lack get probability 0.
+
+    TrainingError where there are fewer than two.
+    """
+    target = schema.target
+    if target.task == "regression":
+        return blueprint.fit(schema, base, y, seed)
+    present, codes = np.unique(y, return_inverse=True)
+    if len(present) == len(target.classes):
+        return blueprint.fit(schema, base, y, seed)
+    if len(present) < 2:  # noqa: PLR2004
+        raise TrainingError("one_class", "the rows are all of one class")
+    names = tuple(target.classes[k] for k in present)
+    task: TaskType = "binary" if len(present) == 2 else "multiclass"  # noqa: PLR2004
+    part = replace(schema, target=replace(target, task=task, classes=names, positive=names[1] if task == "binary" else ""))
+    return SubsetMember(blueprint.fit(part, base, codes.astype(np.int64), seed), present.tolist(), len(target.classes))

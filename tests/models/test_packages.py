@@ -15,6 +15,7 @@ from models.packaging import save_all
 from models.preparation import Options, prepare
 from models.registry import Artifacts, Registry
 from models.scoring import Part, ScoringPlan
+from models.table import read_table
 from models.trees import forest_text, histogram_boosting_text
 from tests.support import from_rows
 
@@ -114,3 +115,30 @@ def test_autopilot_beats_the_constant_and_packages_every_model(task, tmp_path):
     package = Registry(Artifacts(tmp_path.as_uri())).load(board[0]["model_id"])
     assert set(package.metadata["importance"]) == set(package.schema.names)
     assert max(package.metadata["importance"], key=package.metadata["importance"].get) == "x"
+
+
+def test_classes_that_are_known_keep_their_places_although_no_row_has_them(tmp_path):
+    rng = np.random.default_rng(3)
+    table = from_rows([{"x": float(x), "z": float(z), "target": ["fog", "sun"][int(x + rng.normal() > 0)]} for x, z in rng.normal(size=(300, 2))])
+    known = ("drizzle", "fog", "rain", "sun")
+    options = Options("target", classes=known)
+    result = list(run(table, options))[-1]
+    board = save_all(Registry(Artifacts(tmp_path.as_uri())), table, result, options, {"project_id": "p"})
+    assert len(board) > 8
+    for entry in board:
+        package = Registry(Artifacts(tmp_path.as_uri())).load(entry["model_id"])
+        assert (package.schema.target.task, package.schema.target.classes) == ("multiclass", known)
+        base = rng.normal(size=(40, 2))
+        many = package.plan.predict(base)
+        assert np.array_equal(many[7], package.plan.predict_one(base[7].tolist()))
+        assert np.allclose(many.sum(axis=1), 1)
+        assert (many[:, [0, 2]] < 0.01).all()
+    assert board[0]["validation"] < 0.65
+
+
+def test_a_class_that_only_the_newest_rows_have_stops_no_fold():
+    rng = np.random.default_rng(4)
+    rows = [{"day": f"2026-01-{1 + k // 20:02d}", "x": float(rng.normal()), "target": "c" if k > 470 else ["a", "b"][k % 2]} for k in range(500)]
+    lines = ["day,x,target", *(f"{r['day']},{r['x']},{r['target']}" for r in rows)]
+    result = list(run(read_table("\n".join(lines).encode()), Options("target", timestamp="day")))[-1]
+    assert {"linear", "lightgbm", "random_forest", "neural_network"} <= {e.blueprint for e in result.entries}
