@@ -75,6 +75,7 @@ class Engine:
         self._packages: dict[str, ModelPackage | None] = {}
         self.challengers = Challengers(follower, self._learners, self.package)
         self._distrusted: set[int] = set()
+        self.cluster: str | None = None  # of the broker that messages come by
         self.holds: Callable[[], bool] = lambda: True  # whether this process is surely still an owner
 
     def forget(self) -> None:
@@ -150,7 +151,7 @@ class Engine:
         for partition, batch in fresh:
             if batch.kind == "erasures":
                 self._eraser.prepare(self._folds[partition], batch)
-            if ":" not in batch.source or batch.kind == "skipped":
+            if ":" not in batch.source or (batch.kind == "skipped" and self._of_this_broker(batch.source)):
                 self._folds[partition].mark(batch.source, batch.sequences)
         if not self.holds():
             raise Superseded("this process slept longer than its session")
@@ -163,11 +164,20 @@ class Engine:
         report.suspended += self.challengers.told()
         return report
 
+    def _of_this_broker(self, source: str) -> bool:
+        """Whether an outside source's mark came by the broker that it speaks of.
+
+        A courier whose broker is replaced under its hands sends the rest of what it carries to the new one.
+        What it had sent before may be gone with the old one, so such a mark confirms nothing.
+        """
+        return self.cluster is None or source.startswith(self.cluster + ":")
+
     def skip(self, message: Raw) -> None:
         """Remember a message that was put aside as seen, so that its source goes on."""
         batch = decode(message.value)
         fold = self._fold(message.partition)
-        fold.mark(batch.source, batch.sequences)
+        if ":" not in batch.source or self._of_this_broker(batch.source):
+            fold.mark(batch.source, batch.sequences)
         fold.save()
         self._confirm()
 

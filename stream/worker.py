@@ -358,6 +358,7 @@ class Worker:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
         await asyncio.gather(self._wait_for_broker(), asyncio.to_thread(self._log.wait, 120.0))
+        self._engine.cluster = self._cluster
         await asyncio.to_thread(self._log.migrate)
         await asyncio.to_thread(retain, self._log, self._settings.log_retention_days)
         app = self.app()

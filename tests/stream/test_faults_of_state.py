@@ -287,3 +287,13 @@ def test_a_process_that_stood_still_does_not_write(world):
     with pytest.raises(Superseded):
         engine.cycle(world.raws(world.requests(4)))
     assert DriftFold(world.partition, 4, world.front.reader).ranges == {}
+
+
+def test_a_mark_that_came_by_another_broker_than_it_speaks_of_confirms_nothing(world):
+    """The broker is replaced while the courier carries: the rows before were lost with it, the mark goes to the new one."""
+    engine = world.new_engine()
+    engine.cluster = "new"
+    asked = f"SELECT source, sequence FROM log_progress WHERE endsWith(source, ':actuals:{world.partition}') ORDER BY source"
+    for place in range(4):
+        engine.cycle([Raw(JOINABLE, place, 1, mark(f"old:actuals:{world.partition}", 200)), Raw(JOINABLE, place, 2, mark(f"new:actuals:{world.partition}", 7))])
+    assert world.front.reader.rows(asked) == [{"source": f"new:actuals:{world.partition}", "sequence": 7}]
