@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench lock clean
+.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-parts lock clean
 
 install: $(STAMP)
 
@@ -59,6 +59,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-parts: $(STAMP)
+	$(BIN)/python benchmarks/parts.py
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock

@@ -48,6 +48,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def has_actuals(log: EventLog, deployment: str) -> bool:
+    """Whether a deployment has any actual: many never have one, and then nobody need look for pairs."""
+    return bool(log.rows(f"SELECT 1 AS one FROM actuals_log WHERE deployment = {literal(deployment)} LIMIT 1"))
+
+
 def with_actuals(log: EventLog, deployment: str, ids: Iterable[str]) -> set[str]:
     """Which of these ids have an actual."""
     found: set[str] = set()

@@ -21,7 +21,7 @@ from models.errors import ModelsError
 from models.package import ModelPackage
 from models.registry import Registry
 from models.types import Bools
-from stream.association import join, with_actuals
+from stream.association import has_actuals, join, with_actuals
 from stream.batches import Batch, decode, encode
 from stream.challengers import Challengers
 from stream.clickhouse import EventLog
@@ -75,6 +75,7 @@ class Engine:
         self._packages: dict[str, ModelPackage | None] = {}
         self.challengers = Challengers(follower, self._learners, self.package)
         self._distrusted: set[int] = set()
+        self._with_actuals: set[str] = set()
         self.cluster: str | None = None  # of the broker that messages come by
         self.holds: Callable[[], bool] = lambda: True  # whether this process is surely still an owner
 
@@ -261,11 +262,16 @@ class Engine:
         for deployment in report.touched:
             ids = observed.get(deployment, set())
             waiting = predicted.get(deployment, set()) - ids
-            if waiting:
+            if waiting and self._labelled(deployment):
                 ids = ids | with_actuals(self._log, deployment, waiting)
             if ids:
                 join(self._log, deployment, ids)
                 report.suspended.extend((deployment, learner, 0, reason) for learner, reason in self._learners.learn(deployment, ids))
+
+    def _labelled(self, deployment: str) -> bool:
+        if deployment not in self._with_actuals and has_actuals(self._log, deployment):
+            self._with_actuals.add(deployment)
+        return deployment in self._with_actuals
 
     def _confirm(self) -> None:
         now = now_us()

@@ -1,0 +1,188 @@
+"""Benchmarks of the stream's parts, each beside its bare loop in one run: `make bench-parts`.
+
+worker: decode, append and drift fold of 15 features against decoding and inserting the same rows.
+journal: what keeping a request costs against answering it, in process.
+start: a system that was killed with many rows in its log, until it serves and until its folds are back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT.parent))
+from models.baseline import freeze  # noqa: E402
+from models.blueprints import REPOSITORY  # noqa: E402
+from models.preparation import Options, prepare  # noqa: E402
+from models.registry import Artifacts, Registry  # noqa: E402
+from models.scoring import Part, ScoringPlan  # noqa: E402
+from models.table import Table  # noqa: E402
+from stream import events  # noqa: E402
+from stream.batches import decode, prediction_batches  # noqa: E402
+from stream.clock import now_us  # noqa: E402
+from stream.engine import Engine, Raw  # noqa: E402
+from stream.events import Event  # noqa: E402
+from stream.journal import Journal  # noqa: E402
+from stream.projections.catalog import Catalog  # noqa: E402
+from tests.support import FRONT, KEY, deploy_small, free_port, launch, start, start_system, stop  # noqa: E402
+
+FEATURES, ROWS, EACH, ROUNDS = 15, 5000, 40, 5
+MILLION = 1_000_000
+
+
+class Known:
+    """A follower that has folded what it was given."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Hold the catalog."""
+        self.catalog = catalog
+
+
+def model(folder: Path) -> tuple[Registry, str, list[str]]:
+    """A linear model of 15 numbers, frozen on its own rows."""
+    rng = np.random.default_rng(0)
+    names = [f"f{k}" for k in range(FEATURES)]
+    x = rng.normal(size=(4000, FEATURES))
+    columns = {n: pa.array(x[:, k]) for k, n in enumerate(names)}
+    data = prepare(Table(pa.table({**columns, "y": pa.array((x[:, 0] + rng.normal(size=4000) > 0).astype(int))})), Options("y"))
+    linear = next(b for b in REPOSITORY if b.name == "linear")
+    plan = ScoringPlan(data.schema, (Part(linear.fit(data.schema, data.base, data.y, 0)),), [])
+    registry = Registry(Artifacts(folder.as_uri()))
+    return registry, registry.save(plan, freeze(data.schema, data.base, plan.predict(data.base)[:, 1]), {"importance": {}}), data.schema.names
+
+
+def messages(name: str, digest: str, names: list[str], journal: str, first: int, count: int) -> list[bytes]:
+    """Coalesced columnar messages, as a gateway under load makes them."""
+    rng = np.random.default_rng(first)
+    out = []
+    for k in range(count):
+        x = rng.normal(size=(ROWS, len(names)))
+        p = rng.random(ROWS)
+        record = {"k": "p", "d": name, "v": 1, "m": digest, "id": f"r{first + k}", "s": first + k, "p": 0, "t": now_us() + k, "ts": None, "a": [f"a{first + k}-{j}" for j in range(ROWS)],
+                  "cols": {n: x[:, j].tolist() for j, n in enumerate(names)}, "y": p.tolist(), "k1": ["1"] * ROWS, "q": [[1 - v, v] for v in p.tolist()], "lat": 1.0, "c": ""}
+        out.extend(prediction_batches([record], journal))
+    return out
+
+
+def worker(folder: Path) -> dict[str, float]:
+    """Rows a second of one core's worth of worker, and of the bare loop, in alternation."""
+    port = free_port()
+    front = start(FRONT, folder / "log", port, KEY)
+    from stream.clickhouse import EventLog
+
+    log = EventLog(f"http://writer:{KEY}@127.0.0.1:{port}")
+    log.wait(60)
+    log.migrate()
+    registry, digest, names = model(folder / "artifacts")
+    catalog = Catalog()
+    catalog.apply(Event("m", 1, "b", "", events.ModelRegistered(digest, "p", "linear", "binary", "y", "log_loss", {})))
+    catalog.apply(Event("d", 2, "b", "bench", events.DeploymentCreated(digest)))
+    engine = Engine(log, registry, Known(catalog))  # type: ignore[arg-type]
+    ours, bare, burnt = [], [], []
+    try:
+        journal = uuid.uuid4().hex[:16]
+        engine.cycle([Raw("predictions", 0, 0, m) for m in messages("bench", digest, names, journal, 1, 2)])
+        for k in range(ROUNDS):
+            sent = messages("bench", digest, names, journal, 10 + k * EACH, EACH)
+            begun, spent = time.perf_counter(), time.process_time()
+            for at in range(0, EACH, 8):
+                engine.cycle([Raw("predictions", 0, 0, m) for m in sent[at : at + 8]])
+            ours.append(EACH * ROWS / (time.perf_counter() - begun))
+            burnt.append(EACH * ROWS / (time.process_time() - spent))
+            log.command("CREATE TABLE IF NOT EXISTS bare (n Array(Float64), request_id String, association_id String, value Float64, at Int64) ENGINE = MergeTree ORDER BY at")
+            begun = time.perf_counter()
+            for at in range(0, EACH, 8):
+                tables = []
+                for m in sent[at : at + 8]:
+                    rows = decode(m).rows
+                    flat = np.column_stack([rows.column(f"n:{n}").to_numpy() for n in names])
+                    numbers = pa.ListArray.from_arrays(pa.array(np.arange(ROWS + 1, dtype=np.int32) * len(names)), pa.array(flat.ravel()))
+                    tables.append(pa.table({"n": numbers, "request_id": rows.column("request_id").cast(pa.string()), "association_id": rows.column("association_id"), "value": rows.column("value"), "at": rows.column("recorded_at")}))
+                log.insert("bare", pa.concat_tables(tables))
+            bare.append(EACH * ROWS / (time.perf_counter() - begun))
+    finally:
+        stop(front)
+    return {"rows_per_second": statistics.median(ours), "rows_per_second_of_worker_cpu": statistics.median(burnt), "bare_rows_per_second": statistics.median(bare), "ratio": statistics.median(a / b for a, b in zip(ours, bare, strict=True))}
+
+
+def journal(folder: Path) -> dict[str, float]:
+    """Microseconds to keep a request of one row and of a hundred, process and fsync."""
+    rng = random.Random(0)  # noqa: S311
+    row = {f"f{k}": rng.random() for k in range(FEATURES)}
+    found = {}
+    for fsync in (False, True):
+        for rows in (1, 100):
+            kept = Journal(folder / f"journal-{fsync}-{rows}", most=4 << 30, fsync=fsync)
+            body = {"k": "p", "d": "d", "v": 1, "m": "m" * 64, "id": "r" * 24, "r0": 0, "ts": None, "a": ["a" * 24] * rows, "y": [0.5] * rows, "k1": ["yes"] * rows, "q": [[0.5, 0.5]] * rows, "lat": 50.0, "c": "local",
+                    **({"rows": [row]} if rows == 1 else {"cols": {n: [v] * rows for n, v in row.items()}})}
+            took = []
+            for _ in range(300 if fsync else 5000):
+                begun = time.perf_counter()
+                kept.append(0, dict(body), now_us())
+                took.append(time.perf_counter() - begun)
+            found[f"{'fsync' if fsync else 'process'}, {rows} row{'s' if rows > 1 else ''}, median µs"] = statistics.median(took) * 1e6
+            found[f"{'fsync' if fsync else 'process'}, {rows} row{'s' if rows > 1 else ''}, worst µs"] = max(took) * 1e6
+            kept.close()
+    return found
+
+
+def restart(folder: Path) -> dict[str, float]:
+    """A million rows in the log, everything killed with -9, started again."""
+    system = start_system(folder / "var")
+    try:
+        deploy_small(system, folder)
+        rng = np.random.default_rng(0)
+        begun, position = time.perf_counter(), ""
+        for k in range(MILLION // 2 // 1000):  # champion and one challenger: two rows each
+            x = rng.normal(size=(1000, 2)).tolist()
+            position = system.api.post("/v1/deployments/d/predictions", {"rows": [{"x": a, "z": b} for a, b in x], "association_ids": [f"{k}-{j}" for j in range(1000)]})["position"]
+        answered = time.perf_counter() - begun
+        end = time.perf_counter() + 600
+        while system.sql("SELECT count() AS n FROM predictions_log")[0]["n"] < MILLION and time.perf_counter() < end:
+            time.sleep(0.2)
+        drained = time.perf_counter() - begun
+        parts = json.loads((system.folder / "run.json").read_text())
+        os.kill(system.process.pid, signal.SIGKILL)
+        system.process.wait()
+        for part in parts.values():
+            os.kill(part["pid"], signal.SIGKILL)
+        time.sleep(1)
+        begun = time.perf_counter()
+        system = launch(system.folder, system.environment)
+        ready = time.perf_counter() - begun
+        position = system.api.post("/v1/deployments/d/predictions", {"rows": [{"x": 0.1, "z": 0.2}]})["position"]
+        while True:
+            try:
+                system.api.get("/v1/deployments/d", after=position)
+                break
+            except Exception:  # noqa: BLE001, S110 - a bounded wait that was over
+                pass
+        return {"rows_in_the_log": MILLION, "answered_rows_per_second": MILLION / 2 / answered, "visible_rows_of_champion_and_challenger_per_second": MILLION / drained, "seconds_until_ready": ready, "seconds_until_a_new_row_is_folded": time.perf_counter() - begun, "position": len(position)}
+    finally:
+        stop(system.process)
+
+
+def main() -> None:
+    """Everything; results beside the others."""
+    found = {}
+    for name, run in (("worker", worker), ("journal", journal), ("restart", restart)):
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = run(Path(folder))
+        print(name, json.dumps(found[name], indent=1), flush=True)
+    (ROOT / "results" / "parts.json").write_text(json.dumps({"machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]}, **found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
