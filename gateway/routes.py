@@ -93,6 +93,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/deployments/{d}/drift", monitoring.drift, "drift of inputs and prediction", "monitoring"),
     Route("GET", "/v1/deployments/{d}/accuracy", monitoring.accuracy, "metrics on matched rows", "monitoring"),
     Route("GET", "/v1/deployments/{d}/comparison", monitoring.comparison, "champion against challengers", "monitoring"),
+    Route("GET", "/v1/deployments/{d}/fairness", monitoring.fairness, "whether groups are treated alike", "monitoring"),
     Route("GET", "/v1/deployments/{d}/verify", monitoring.proof, "rebuild every number and compare", "monitoring"),
     Route("GET", "/v1/deployments/{d}/humility", humility.show, "humility rules and their hits", "humility"),
     Route("PUT", "/v1/deployments/{d}/humility", humility.put, "replace the humility rules", "humility"),

@@ -183,6 +183,23 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
 
 @click.command()
 @click.argument("deployment")
+@click.option("--by", required=True, help="An input, consumer, or sql:EXPRESSION.")
+@click.option("--favorable", default="", help="The favourable class; the positive one by default.")
+@window_options
+@AS_JSON
+def fairness(deployment: str, by: str, favorable: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show whether groups are treated alike, each beside the best-treated one.
+
+    Example: champion fairness loans --by gender --favorable granted
+    """
+    query = {"by": by, "favorable": favorable, "from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at}
+    found = client().call("GET", f"/v1/deployments/{deployment}/fairness", query=query)
+    rows = [{"metric": name, **row} for name, shares in found["metrics"].items() for row in shares]
+    show(found if as_json else rows, as_json, title=f"{deployment} by {by}: {found['status']}", columns=["metric", "group", "value", "ratio", "of", "status"])
+
+
+@click.command()
+@click.argument("deployment")
 @click.argument("model_id")
 @click.option("--from", "start", required=True)
 @click.option("--to", "end", required=True)

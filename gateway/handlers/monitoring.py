@@ -8,12 +8,14 @@ from functools import partial
 
 from aiohttp import web
 
-from gateway.errors import json_response
+from gateway.errors import ApiError, json_response
 from gateway.handlers.common import catalog_of, stamped, wait_after, window_of
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
 from stream import queries
 from stream.clock import now_us
+from stream.fairness import fairness as fairness_of
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
+from stream.recount import package_of
 from stream.verify import verify
 
 
@@ -54,6 +56,18 @@ async def comparison(request: web.Request) -> web.Response:
     deployment = catalog.deployment(request.match_info["d"])
     window = replace(window_of(request, deployment.name), model_id="")
     return await stamped(request, await asyncio.to_thread(comparison_answer, app[EVENT_LOG], app[REGISTRY], catalog, window))
+
+
+async def fairness(request: web.Request) -> web.Response:
+    """Whether groups are treated alike: `by=` an input, `consumer` or `sql:EXPRESSION`; `favorable=` a class."""
+    await wait_after(request)
+    app = request.app
+    deployment = (await catalog_of(request)).deployment(request.match_info["d"])
+    window, by = window_of(request, deployment.name), request.query.get("by", "")
+    if not by:
+        raise ApiError(422, "missing_field", "by= names an input, consumer, or sql:EXPRESSION", [{"field": "by"}])
+    target = (await asyncio.to_thread(package_of, app[REGISTRY], window.model_id or deployment.now.champion)).schema.target
+    return await stamped(request, await asyncio.to_thread(fairness_of, app[EVENT_LOG], window, target, by, request.query.get("favorable", "")))
 
 
 async def proof(request: web.Request) -> web.Response:

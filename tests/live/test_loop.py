@@ -168,6 +168,19 @@ def test_service_health_counts_requests_rows_and_refusals(system, streamed):
     assert health["totals"]["latency_us"]["p50"] > 0
 
 
+def test_groups_of_flights_are_compared(system, streamed, deployed):
+    found = system.api.get("/v1/deployments/flights/fairness", by="origin", favorable="false")
+    assert {g["group"] for g in found["groups"]} == {"EWR", "JFK", "LGA"}
+    assert sum(g["rows"] for g in found["groups"]) == len(streamed.rows)
+    assert system.sql(found["sql"]["known"])
+    with pytest.raises(Refusal) as missing:
+        system.api.get("/v1/deployments/flights/fairness")
+    assert missing.value.code == "missing_field"
+    with pytest.raises(Refusal) as unknown:
+        system.api.get("/v1/deployments/flights/fairness", by="origin", favorable="perhaps")
+    assert unknown.value.code == "wrong_class"
+
+
 def test_a_replay_scores_stored_requests_with_another_model(system, streamed, deployed, flights):
     other = next(m["model_id"] for m in flights.models if m["blueprint"] == "histogram_boosting")
     job = system.api.post("/v1/deployments/flights/replays", {"model_id": other, "from": "2013-07-01", "to": "2013-07-08"})
