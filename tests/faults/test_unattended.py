@@ -175,7 +175,7 @@ def test_the_flights_whose_outcome_drifts(system, tmp_path):
     hasty = {"data": {"window": "sliding", "span": "2d"}, "action": "replace", "mode": "quick", "gate": {"soak_rows": 100}}
     system.api.call("DELETE", "/v1/deployments/flights/policies/keep-up")
     system.api.call("PUT", "/v1/deployments/flights/policies/hasty", hasty)
-    patient(lambda: system.api.post("/v1/deployments/flights/policies/hasty/runs"), also=409)  # the other's run ends with it
+    patient(lambda: system.api.post("/v1/deployments/flights/policies/hasty/runs"), 300, also=409)  # the other's run ends with it
     tail = [(p, [f"again-{i}" for i in ids], times, [{**f, "association_id": f"again-{f['association_id']}"} for f in facts]) for p, ids, times, facts in chunks[-8:]]
     tail = [([{**r, "flight_id": i} for r, i in zip(p, ids, strict=True)], ids, times, facts) for p, ids, times, facts in tail]
     struck = live(system, "flights", tail, rest=3.0) | struck
