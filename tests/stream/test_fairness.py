@@ -61,7 +61,7 @@ def test_an_unequal_treatment_fails_and_an_equal_one_passes(told):
     unequal = fairness(told.front.reader, Window(told.name), told.package.schema.target, "sql:if(features_num['x'] > 0, 'high', 'low')", "true")
     assert unequal["status"] == "failing"
     assert "proportional_parity" in unequal["unfair"]
-    equal = fairness(told.front.reader, Window(told.name), told.package.schema.target, "sql:toString(cityHash64(event_id) % 2)", "true")
+    equal = fairness(told.front.reader, Window(told.name), told.package.schema.target, "sql:toString(cityHash64(association_id) % 2)", "true")
     assert equal["status"] == "passing", equal["metrics"]
 
 
