@@ -44,6 +44,8 @@ class Kafka:
                 f"process.roles=broker,controller\nnode.id={k + 1}\ncontroller.quorum.voters={voters}\n"
                 f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n"
                 f"controller.listener.names=CONTROLLER\nlog.dirs={folder}/data-{k}\noffsets.topic.replication.factor={copies}\n"
+                # a consumer may ask for a topic before ensure_topics has made it: then the broker makes it, by its own defaults
+                f"default.replication.factor={copies}\nmin.insync.replicas={max(1, copies - 1)}\nnum.partitions=4\n"
                 f"transaction.state.log.replication.factor={copies}\ntransaction.state.log.min.isr={max(1, copies - 1)}\n"
                 # a starved machine is not a dead controller; a dead broker is told from a slow one in three seconds
                 "controller.quorum.fetch.timeout.ms=6000\ncontroller.quorum.election.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\nbroker.session.timeout.ms=3000\n"
