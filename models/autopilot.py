@@ -127,41 +127,41 @@ def train_entry(data: Prepared, blueprint: Blueprint, options: Options) -> Entry
         train = sample_of(train, blueprint.most_rows, kind, options.seed)  # noqa: PLW2901
         if target.task != "regression" and len(np.unique(data.y[train])) < 2:  # noqa: PLR2004
             continue
-        member = fitted(blueprint, data.schema, data.base[train], data.y[train], options.seed)
+        member = fitted(blueprint, data.schema, data.base[train], data.y[train], options.seed, data.weights_of(train))
         output = member.predict(data.base[validate])
         outputs.append(output)
         rows.append(validate)
         sizes.append(len(train))
-        folds.append(score_of(target, data.y[validate], output, data.metric))
+        folds.append(score_of(target, data.y[validate], output, data.metric, data.weights_of(validate)))
     if not outputs:
         raise TrainingError("no_fold", "no fold has two classes in its training rows")
-    out_of_fold, validated = np.concatenate(outputs), data.y[np.concatenate(rows)]
+    out_of_fold, seen = np.concatenate(outputs), np.concatenate(rows)
     by: list[float] = []
     if target.task != "regression" and blueprint.name != "constant":
         fold = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        by = calibration.fit(out_of_fold, validated, fold, forward=kind == "time")
+        by = calibration.fit(out_of_fold, data.y[seen], fold, forward=kind == "time", weights=data.weights_of(seen))
     final = sample_of(data.partition.development, blueprint.most_rows, kind, options.seed)
-    plan = ScoringPlan(data.schema, (Part(fitted(blueprint, data.schema, data.base[final], data.y[final], options.seed)),), by)
-    entry = entry_of(data, plan, blueprint.name, blueprint.family, calibration.calibrate(out_of_fold, by), validated)
+    plan = ScoringPlan(data.schema, (Part(fitted(blueprint, data.schema, data.base[final], data.y[final], options.seed, data.weights_of(final))),), by)
+    entry = entry_of(data, plan, blueprint.name, blueprint.family, calibration.calibrate(out_of_fold, by), seen)
     entry.folds, entry.fold_rows = folds, sizes
     entry.rows, entry.train_seconds = len(final), time.monotonic() - started
     return entry
 
 
-def entry_of(data: Prepared, plan: ScoringPlan, name: str, family: str, out_of_fold: Floats, validated: Any) -> Entry:
-    """Score a plan on out-of-fold and holdout rows and take its speed."""
+def entry_of(data: Prepared, plan: ScoringPlan, name: str, family: str, out_of_fold: Floats, seen: Ints) -> Entry:
+    """Score a plan on out-of-fold rows (at the places `seen`) and holdout rows, and take its speed."""
     target = data.schema.target
-    held_y = data.y[data.partition.holdout]
+    held_y, weights = data.y[data.partition.holdout], data.weights_of(data.partition.holdout)
     held = predict_in_chunks(plan, data.base[data.partition.holdout])
     return Entry(
         blueprint=name,
         family=family,
         plan=plan,
-        validation=score_of(target, validated, out_of_fold, data.metric),
-        holdout=score_of(target, held_y, held, data.metric),
+        validation=score_of(target, data.y[seen], out_of_fold, data.metric, data.weights_of(seen)),
+        holdout=score_of(target, held_y, held, data.metric, weights),
         folds=[],
         fold_rows=[],
-        scores=score_all(target.task, held_y, values_of(target, held)),
+        scores=score_all(target.task, held_y, values_of(target, held), w=weights),
         train_seconds=0.0,
         ms_per_row=single_row_ms(plan, data.base),
         rows=0,
@@ -181,9 +181,9 @@ def values_of(target: Target, output: Floats) -> Floats:
     return output[:, 0] if target.task == "regression" else output
 
 
-def score_of(target: Target, y: Any, output: Floats, metric: str) -> float:
+def score_of(target: Target, y: Any, output: Floats, metric: str, weights: Floats | None = None) -> float:
     """One metric."""
-    return METRICS[metric].function(y, values_of(target, output))
+    return METRICS[metric].function(y, values_of(target, output), weights)
 
 
 def single_row_ms(plan: ScoringPlan, base: Floats) -> float:
@@ -208,12 +208,12 @@ def blend(data: Prepared, best: list[Entry]) -> Entry | None:
     weights = [1.0 / len(chosen)] * len(chosen)
     parts = tuple(Part(e.plan.parts[0].member, w, e.plan.calibration) for e, w in zip(chosen, weights, strict=True))
     mixed = mix([e.out_of_fold for e in chosen], weights, data.schema.target.task)
-    validated = data.y[np.concatenate([v for _, v in data.partition.folds])]
-    if len(validated) != len(mixed):
+    seen = np.concatenate([v for _, v in data.partition.folds])
+    if len(seen) != len(mixed):
         return None
     plan = ScoringPlan(data.schema, parts)
     name = "blend of " + ", ".join(e.blueprint for e in chosen)
-    entry = entry_of(data, plan, name, "blend", mixed, validated)
+    entry = entry_of(data, plan, name, "blend", mixed, seen)
     entry.rows = max(e.rows for e in chosen)
     entry.train_seconds = sum(e.train_seconds for e in chosen)
     return entry
@@ -231,7 +231,7 @@ def retrain_on_all(data: Prepared, best: Entry, blueprints: tuple[Blueprint, ...
     for name, part in zip(names, best.plan.parts, strict=True):
         blueprint = recipes[name]
         chosen = sample_of(rows, blueprint.most_rows, data.partition.kind, options.seed)
-        member = fitted(blueprint, data.schema, data.base[chosen], data.y[chosen], options.seed)
+        member = fitted(blueprint, data.schema, data.base[chosen], data.y[chosen], options.seed, data.weights_of(chosen))
         parts.append(Part(member, part.weight, part.calibration))
     plan = ScoringPlan(data.schema, tuple(parts), best.plan.calibration)
     return replace(
@@ -247,5 +247,5 @@ def retrain_on_all(data: Prepared, best: Entry, blueprints: tuple[Blueprint, ...
 
 def describe(partition: Partition) -> str:
     """The partition in words."""
-    how = "forward in time" if partition.kind == "time" else "at random, stratified"
+    how = {"time": "forward in time", "group": "by whole groups, stratified"}.get(partition.kind, "at random, stratified")
     return f"{len(partition.folds)} folds {how}, {len(partition.holdout):,} rows held out"

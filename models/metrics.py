@@ -1,7 +1,8 @@
 """The metrics, by the words of the contract: one table of name, direction and function.
 
 Classification functions take class indices `y` (n,) and probabilities `p` (n, K); regression ones
-take values and predictions (n,). A `y` of -1 is a class that was never trained: an error.
+take values and predictions (n,). A `y` of -1 is a class that was never trained: an error. Weights `w` (n,)
+count a row as so many; without them each counts once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,19 @@ from models.types import Floats, Ints, TaskType
 EPS = 1e-15
 CLEAR = 1e-11  # beyond this, rounding to 12 digits changes no comparison
 NAN = float("nan")
+Weights = Floats | None
+
+
+def mean(values: Any, w: Weights) -> float:
+    """The mean, weighted where there are weights; NaN of nothing."""
+    if not len(values) or (w is not None and not w.sum()):
+        return NAN
+    return float(np.mean(values) if w is None else np.average(values, weights=w))
+
+
+def part(w: Weights, rows: Any) -> Weights:
+    """The weights of some rows."""
+    return None if w is None else w[rows]
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Metric:
 
     name: str
     higher_is_better: bool
-    function: Callable[[Any, Floats], float]
+    function: Callable[..., float]  # of y, p and optionally w
 
 
 def decide(p: Floats) -> Ints:
@@ -42,22 +56,24 @@ def decide_at(p: Floats, threshold: float | None) -> Ints:
     return np.asarray(np.round(p[:, 1], 12) >= threshold, dtype=np.int64)
 
 
-def log_loss(y: Ints, p: Floats) -> float:
+def log_loss(y: Ints, p: Floats, w: Weights = None) -> float:
     """Mean negative log-likelihood; an unseen class counts with p = eps."""
     if not len(y):
         return NAN
     chosen = np.where(y >= 0, p[np.arange(len(y)), np.maximum(y, 0)], EPS)
-    return float(np.mean(-np.log(np.clip(chosen, EPS, 1.0))))
+    return mean(-np.log(np.clip(chosen, EPS, 1.0)), w)
 
 
-def accuracy(y: Ints, p: Floats) -> float:
+def accuracy(y: Ints, p: Floats, w: Weights = None) -> float:
     """Share of rows whose most probable class is right."""
-    return float(np.mean(decide(p) == y)) if len(y) else NAN
+    return mean(decide(p) == y, w)
 
 
-def auc_of(positive: Any, score: Floats) -> float:
+def auc_of(positive: Any, score: Floats, w: Weights = None) -> float:
     """Area under the ROC curve by ranks, ties averaged (Mann-Whitney); NaN with one class."""
     positive = np.asarray(positive, dtype=bool)
+    if w is not None:
+        return _weighted_auc(positive, score, w)
     n1 = int(positive.sum())
     n0 = len(positive) - n1
     if not n1 or not n0:
@@ -68,57 +84,66 @@ def auc_of(positive: Any, score: Floats) -> float:
     return float((ranks[inverse][positive].sum() - n1 * (n1 + 1) / 2.0) / (n1 * n0))
 
 
-def roc_auc(y: Ints, p: Floats) -> float:
+def _weighted_auc(positive: Any, score: Floats, w: Floats) -> float:
+    """The share of weighted pairs that are in order, ties counting half."""
+    values, inverse = np.unique(score, return_inverse=True)
+    ones = np.bincount(inverse, weights=np.where(positive, w, 0.0), minlength=len(values))
+    zeros = np.bincount(inverse, weights=np.where(positive, 0.0, w), minlength=len(values))
+    pairs = ones.sum() * zeros.sum()
+    return float(np.sum(ones * (np.cumsum(zeros) - zeros / 2)) / pairs) if pairs > 0 else NAN
+
+
+def roc_auc(y: Ints, p: Floats, w: Weights = None) -> float:
     """Area under the ROC curve; several classes one-vs-rest, weighted by their share."""
     if p.shape[1] == 2:  # noqa: PLR2004
-        return auc_of(y == 1, p[:, 1])
-    return _weighted(y, p, lambda k: auc_of(y == k, p[:, k]))
+        return auc_of(y == 1, p[:, 1], w)
+    return _by_share(y, p, w, lambda k: auc_of(y == k, p[:, k], w))
 
 
-def _weighted(y: Ints, p: Floats, one: Callable[[int], float]) -> float:
-    total, weight = 0.0, 0
+def _by_share(y: Ints, p: Floats, w: Weights, one: Callable[[int], float]) -> float:
+    total, weight = 0.0, 0.0
     for k in range(p.shape[1]):
-        count = int(np.sum(y == k))
+        count = float(np.sum(y == k) if w is None else np.sum(w[y == k]))
         value = one(k) if count else NAN
         if count and np.isfinite(value):
             total, weight = total + count * value, weight + count
     return total / weight if weight else NAN
 
 
-def average_precision(positive: Any, score: Floats) -> float:
+def average_precision(positive: Any, score: Floats, w: Weights = None) -> float:
     """Area under the precision-recall steps (average precision)."""
-    positive = np.asarray(positive, dtype=bool)
-    total = int(positive.sum())
+    hit = np.asarray(positive, dtype=bool) * (1.0 if w is None else w)
+    total = float(hit.sum())
     if not total:
         return NAN
     order = np.argsort(-score, kind="stable")
-    hits, ordered = np.cumsum(positive[order]), score[order]
+    hits, ordered = np.cumsum(hit[order]), score[order]
+    taken = np.arange(1.0, len(score) + 1) if w is None else np.cumsum(w[order])
     last = np.append(np.nonzero(np.diff(ordered))[0], len(ordered) - 1)
-    precision = hits[last] / (last + 1.0)
+    precision = np.divide(hits[last], taken[last], out=np.zeros(len(last)), where=taken[last] > 0)
     recall = hits[last] / total
     return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * precision))
 
 
-def pr_auc(y: Ints, p: Floats) -> float:
+def pr_auc(y: Ints, p: Floats, w: Weights = None) -> float:
     """Average precision; several classes one-vs-rest, weighted by their share."""
     if p.shape[1] == 2:  # noqa: PLR2004
-        return average_precision(y == 1, p[:, 1])
-    return _weighted(y, p, lambda k: average_precision(y == k, p[:, k]))
+        return average_precision(y == 1, p[:, 1], w)
+    return _by_share(y, p, w, lambda k: average_precision(y == k, p[:, k], w))
 
 
-def _confusion(y: Ints, p: Floats) -> Floats:
+def _confusion(y: Ints, p: Floats, w: Weights) -> Floats:
     size = p.shape[1]
     keep = y >= 0
-    table = np.zeros((size, size))
-    np.add.at(table, (y[keep], decide(p)[keep]), 1.0)
-    return table
+    cells = np.bincount(y[keep] * size + decide(p)[keep], weights=part(w, keep), minlength=size * size)
+    return cells.reshape(size, size).astype(np.float64)
 
 
-def _per_class(y: Ints, p: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    table = _confusion(y, p)
-    hit = np.diag(table)
-    predicted = np.bincount(decide(p), minlength=p.shape[1]).astype(np.float64)
-    return hit, predicted, table.sum(axis=1), table.sum(axis=0)
+def _per_class(y: Ints, p: Floats, w: Weights) -> tuple[Floats, Floats, Floats]:
+    """By class: what was right, what was predicted (unseen classes included), what there was."""
+    table = _confusion(y, p, w)
+    predicted = np.bincount(decide(p), weights=w, minlength=p.shape[1]).astype(np.float64)
+    return np.diag(table), predicted, table.sum(axis=1)
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:
@@ -132,50 +157,50 @@ def _macro(values: Floats, support: Floats) -> float:
     return float(np.mean(values[present])) if present.any() else NAN
 
 
-def precision(y: Ints, p: Floats) -> float:
+def precision(y: Ints, p: Floats, w: Weights = None) -> float:
     """Precision of the positive class; several classes: mean over those present."""
-    hit, predicted, support, _ = _per_class(y, p)
+    hit, predicted, support = _per_class(y, p, w)
     return _macro(_ratio(hit, predicted), support)
 
 
-def recall(y: Ints, p: Floats) -> float:
+def recall(y: Ints, p: Floats, w: Weights = None) -> float:
     """Recall of the positive class; several classes: mean over those present."""
-    hit, _, support, _ = _per_class(y, p)
+    hit, _, support = _per_class(y, p, w)
     return _macro(_ratio(hit, support), support)
 
 
-def f1(y: Ints, p: Floats) -> float:
+def f1(y: Ints, p: Floats, w: Weights = None) -> float:
     """Harmonic mean of precision and recall; several classes: mean over those present."""
-    hit, predicted, support, _ = _per_class(y, p)
+    hit, predicted, support = _per_class(y, p, w)
     return _macro(_ratio(2 * hit, predicted + support), support)
 
 
-def balanced_accuracy(y: Ints, p: Floats) -> float:
+def balanced_accuracy(y: Ints, p: Floats, w: Weights = None) -> float:
     """Mean recall over the classes present."""
-    hit, _, support, _ = _per_class(y, p)
+    hit, _, support = _per_class(y, p, w)
     present = support > 0
     return float(np.mean(_ratio(hit, support)[present])) if present.any() else NAN
 
 
-def mcc(y: Ints, p: Floats) -> float:
+def mcc(y: Ints, p: Floats, w: Weights = None) -> float:
     """Matthews correlation coefficient, for any number of classes (Gorodkin 2004)."""
-    table = _confusion(y, p)
+    table = _confusion(y, p, w)
     t, q, n, c = table.sum(axis=1), table.sum(axis=0), table.sum(), np.trace(table)
     below = np.sqrt((n * n - q @ q) * (n * n - t @ t))
     return float((c * n - t @ q) / below) if below > 0 else 0.0
 
 
-def brier(y: Ints, p: Floats) -> float:
+def brier(y: Ints, p: Floats, w: Weights = None) -> float:
     """Mean squared error of the probabilities; binary: of the positive class alone."""
     if not len(y):
         return NAN
     if p.shape[1] == 2:  # noqa: PLR2004
-        return float(np.mean((p[:, 1] - (y == 1)) ** 2))
+        return mean((p[:, 1] - (y == 1)) ** 2, w)
     hot = (y[:, None] == np.arange(p.shape[1])[None, :]).astype(np.float64)
-    return float(np.mean(((p - hot) ** 2).sum(axis=1)))
+    return mean(((p - hot) ** 2).sum(axis=1), w)
 
 
-def ece(y: Ints, p: Floats) -> float:
+def ece(y: Ints, p: Floats, w: Weights = None) -> float:
     """Expected calibration error over ten equal bins of the predicted probability."""
     if not len(y):
         return NAN
@@ -183,85 +208,85 @@ def ece(y: Ints, p: Floats) -> float:
     sure = p[:, 1] if binary else p.max(axis=1)
     right = (y == 1) if binary else (decide(p) == y)
     place = np.minimum((sure * 10).astype(int), 9)
-    gap = np.bincount(place, weights=sure - right, minlength=10)
-    return float(np.abs(gap).sum() / len(y))
+    gap = np.bincount(place, weights=(sure - right) * (1.0 if w is None else w), minlength=10)
+    return float(np.abs(gap).sum() / (len(y) if w is None else w.sum()))
 
 
-def gini_norm(y: Ints, p: Floats) -> float:
+def gini_norm(y: Ints, p: Floats, w: Weights = None) -> float:
     """Normalised Gini: 2 AUC - 1."""
-    return 2 * roc_auc(y, p) - 1
+    return 2 * roc_auc(y, p, w) - 1
 
 
-def ks(y: Ints, p: Floats) -> float:
+def ks(y: Ints, p: Floats, w: Weights = None) -> float:
     """Largest distance between the score distributions of the two classes."""
     if p.shape[1] != 2:  # noqa: PLR2004
-        return _weighted(y, p, lambda k: _ks(y == k, p[:, k]))
-    return _ks(y == 1, p[:, 1])
+        return _by_share(y, p, w, lambda k: _ks(y == k, p[:, k], w))
+    return _ks(y == 1, p[:, 1], w)
 
 
-def _ks(positive: Any, score: Floats) -> float:
-    n1 = int(np.sum(positive))
-    n0 = len(score) - n1
+def _ks(positive: Any, score: Floats, w: Weights) -> float:
+    each = np.ones(len(score)) if w is None else w
+    order = np.argsort(score, kind="stable")
+    ordered, label, each = score[order], np.asarray(positive)[order], each[order]
+    n1, n0 = float(each[label].sum()), float(each[~label].sum())
     if not n1 or not n0:
         return NAN
-    order = np.argsort(score, kind="stable")
-    ordered, label = score[order], np.asarray(positive)[order]
     last = np.append(np.nonzero(np.diff(ordered))[0], len(ordered) - 1)
-    return float(np.max(np.abs(np.cumsum(label)[last] / n1 - np.cumsum(~label)[last] / n0)))
+    return float(np.max(np.abs(np.cumsum(each * label)[last] / n1 - np.cumsum(each * ~label)[last] / n0)))
 
 
-def rmse(y: Floats, p: Floats) -> float:
+def rmse(y: Floats, p: Floats, w: Weights = None) -> float:
     """Root mean squared error, in the target's unit."""
-    return float(np.sqrt(np.mean((y - p) ** 2))) if len(y) else NAN
+    return float(np.sqrt(mean((y - p) ** 2, w)))
 
 
-def mae(y: Floats, p: Floats) -> float:
+def mae(y: Floats, p: Floats, w: Weights = None) -> float:
     """Mean absolute error, in the target's unit."""
-    return float(np.mean(np.abs(y - p))) if len(y) else NAN
+    return mean(np.abs(y - p), w)
 
 
-def mape(y: Floats, p: Floats) -> float:
+def mape(y: Floats, p: Floats, w: Weights = None) -> float:
     """Mean absolute percentage error over rows whose actual is not zero."""
     keep = y != 0
-    return float(np.mean(np.abs((y[keep] - p[keep]) / y[keep]))) if keep.any() else NAN
+    return mean(np.abs((y[keep] - p[keep]) / y[keep]), part(w, keep))
 
 
-def r2(y: Floats, p: Floats) -> float:
+def r2(y: Floats, p: Floats, w: Weights = None) -> float:
     """Share of the variance explained."""
-    spread = float(np.sum((y - y.mean()) ** 2)) if len(y) else 0.0
-    return 1.0 - float(np.sum((y - p) ** 2)) / spread if spread > 0 else NAN
+    spread = mean((y - mean(y, w)) ** 2, w)
+    return 1.0 - mean((y - p) ** 2, w) / spread if spread > 0 else NAN
 
 
-def rmsle(y: Floats, p: Floats) -> float:
+def rmsle(y: Floats, p: Floats, w: Weights = None) -> float:
     """Root mean squared log error; NaN where an actual is at most -1."""
     if not len(y) or np.any(y <= -1):
         return NAN
-    return float(np.sqrt(np.mean((np.log1p(y) - np.log1p(np.maximum(p, 0.0))) ** 2)))
+    return float(np.sqrt(mean((np.log1p(y) - np.log1p(np.maximum(p, 0.0))) ** 2, w)))
 
 
-def poisson_deviance(y: Floats, p: Floats) -> float:
+def poisson_deviance(y: Floats, p: Floats, w: Weights = None) -> float:
     """Mean Poisson deviance; NaN where an actual is negative or a prediction not positive."""
     if not len(y) or np.any(y < 0) or np.any(p <= 0):
         return NAN
     log = np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / p), 0.0)
-    return float(2 * np.mean(log - y + p))
+    return 2 * mean(log - y + p, w)
 
 
-def gamma_deviance(y: Floats, p: Floats) -> float:
+def gamma_deviance(y: Floats, p: Floats, w: Weights = None) -> float:
     """Mean gamma deviance; NaN where an actual or a prediction is not positive."""
     if not len(y) or np.any(y <= 0) or np.any(p <= 0):
         return NAN
-    return float(2 * np.mean(np.log(p / y) + y / p - 1))
+    return 2 * mean(np.log(p / y) + y / p - 1, w)
 
 
-def tweedie_deviance(y: Floats, p: Floats) -> float:
+def tweedie_deviance(y: Floats, p: Floats, w: Weights = None) -> float:
     """Mean Tweedie deviance of power 1.5."""
     if not len(y) or np.any(y < 0) or np.any(p <= 0):
         return NAN
     power = 1.5
     a = np.power(y, 2 - power) / ((1 - power) * (2 - power))
     b = y * np.power(p, 1 - power) / (1 - power)
-    return float(2 * np.mean(a - b + np.power(p, 2 - power) / (2 - power)))
+    return 2 * mean(a - b + np.power(p, 2 - power) / (2 - power), w)
 
 
 CLASSIFICATION = {
@@ -311,7 +336,7 @@ def default_metric(task: TaskType) -> str:
 DECIDED = frozenset({"accuracy", "balanced_accuracy", "f1", "precision", "recall", "mcc"})
 
 
-def score_all(task: TaskType, y: Any, p: Floats, chosen: Ints | None = None) -> dict[str, float]:
+def score_all(task: TaskType, y: Any, p: Floats, chosen: Ints | None = None, w: Weights = None) -> dict[str, float]:
     """Every metric of the task; NaN where it is not defined on these rows.
 
     `chosen` are the classes that were served, where a threshold or a rule decided otherwise than the
@@ -322,4 +347,4 @@ def score_all(task: TaskType, y: Any, p: Floats, chosen: Ints | None = None) -> 
         served = np.zeros_like(p)
         served[np.arange(len(p)), chosen] = 1.0
     with np.errstate(all="ignore"):
-        return {name: metric.function(y, served if name in DECIDED else p) for name, metric in metrics_of(task).items()}
+        return {name: metric.function(y, served if name in DECIDED else p, w) for name, metric in metrics_of(task).items()}

@@ -32,7 +32,7 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
     for entry in result.entries:
         held = data.partition.holdout
         if entry.blueprint not in importances:
-            importances[entry.blueprint] = permutation_importance(entry.plan, data.base[held], data.y[held], result.metric, options.seed)
+            importances[entry.blueprint] = permutation_importance(entry.plan, data.base[held], data.y[held], result.metric, options.seed, data.weights_of(held))
         used = rng.permutation(len(data.base))[:100_000] if len(data.base) > 100_000 else slice(None)  # noqa: PLR2004
         reference = entry.held if len(entry.held) >= ENOUGH_HELD else np.concatenate([entry.out_of_fold, entry.held])
         baseline = freeze(data.schema, data.base[used], drift_score(target, reference))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from models.errors import DataError
 from models.metrics import auc_of
 from models.types import Floats, Ints, TaskType
 
@@ -29,13 +31,19 @@ class Partition:
     note: str = ""
 
 
-def make_partition(y: Any, task: TaskType, times: Ints | None, *, holdout: float, gap: int, seed: int) -> Partition:
-    """Forward folds with a gap (microseconds) if `times` has six distinct values, else stratified."""
+def make_partition(y: Any, task: TaskType, times: Ints | None, *, holdout: float, gap: int, seed: int, groups: Any = None) -> Partition:
+    """Forward folds with a gap (microseconds) if `times` has six distinct values, else stratified.
+
+    Rows of one group never lie on both sides of a cut: `groups` holds a label a row.
+    """
     if times is not None:
         if len(np.unique(times)) >= LEAST_TIMES:
-            return by_time(times, holdout=holdout, gap=gap)
+            found = by_time(times, holdout=holdout, gap=gap)
+            return found if groups is None else apart(found, groups)
         note = "fewer than six distinct times: rows are partitioned at random"
-        return at_random(y, task, holdout=holdout, seed=seed, note=note)
+        return at_random(y, task, holdout=holdout, seed=seed, note=note) if groups is None else by_group(y, groups, task, holdout=holdout, seed=seed)
+    if groups is not None:
+        return by_group(y, groups, task, holdout=holdout, seed=seed)
     return at_random(y, task, holdout=holdout, seed=seed)
 
 
@@ -78,6 +86,39 @@ def at_random(y: Any, task: TaskType, *, holdout: float, seed: int, note: str = 
     fold = np.minimum(((dealt[development] - holdout) / (1 - holdout) * FOLDS).astype(int), FOLDS - 1)
     folds = tuple((development[fold != k], development[fold == k]) for k in range(FOLDS))
     return Partition("random", folds, development, kept, note)
+
+
+def apart(found: Partition, groups: Any) -> Partition:
+    """Forward folds whose training rows know no group that is validated, and a holdout of new groups' rows or later ones.
+
+    Time comes first: rows are taken away from training, never moved.
+    """
+    def without(train: Ints, validate: Ints) -> Ints:
+        return train[~np.isin(groups[train], np.unique(groups[validate]))]
+
+    folds = tuple((without(train, validate), validate) for train, validate in found.folds)
+    kept = tuple(pair for pair in folds if len(pair[0]))
+    development = without(found.development, found.holdout)
+    if not kept or not len(development):
+        raise DataError("too_few_groups", "forward in time every group comes again: no rows are left to train on")
+    return Partition("time", kept, development, found.holdout, "rows of a group that is validated are left out of training")
+
+
+def by_group(y: Any, groups: Any, task: TaskType, *, holdout: float, seed: int) -> Partition:
+    """Whole groups held out and dealt to folds, stratified by class (or by quintile of the values)."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    parts = max(2, round(1 / holdout))
+    if len(np.unique(groups)) < max(parts, FOLDS + 1):
+        raise DataError("too_few_groups", f"the group column has {len(np.unique(groups))} values: {max(parts, FOLDS + 1)} at least")
+    strata = np.asarray(y) if task != "regression" else np.searchsorted(np.quantile(y, [0.2, 0.4, 0.6, 0.8]), y)
+    rows = np.arange(len(y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
+        development, held = next(StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(rows, strata, groups))
+        split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(development, strata[development], groups[development])
+        folds = tuple((development[train], development[validate]) for train, validate in split)
+    return Partition("group", tuple(pair for pair in folds if len(pair[0]) and len(pair[1])), development, held)
 
 
 def time_index_auc(values: Floats, folds: tuple[tuple[Ints, Ints], ...]) -> float:

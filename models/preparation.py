@@ -31,6 +31,8 @@ class Options:
     timestamp: str | None = None
     association_id: str | None = None
     exclude: tuple[str, ...] = ()
+    group: str | None = None
+    weight: str | None = None
     drop_leakage: str = "high"
     holdout: float = 0.2
     gap_seconds: float = 0.0
@@ -49,11 +51,16 @@ class Prepared:
     partition: Partition
     metric: str
     notes: list[str]
+    weights: Floats | None = None
+
+    def weights_of(self, rows: Any) -> Floats | None:
+        """The weights of some rows, or None where each counts once."""
+        return None if self.weights is None else self.weights[rows]
 
 
 def prepare(table: Table, options: Options) -> Prepared:
     """Analyse, choose inputs, partition; DataError where no model can be trained."""
-    for name in (options.timestamp, options.association_id, *options.exclude):
+    for name in (options.timestamp, options.association_id, options.group, options.weight, *options.exclude):
         if name and name not in table.names:
             raise DataError("unknown_column", f"there is no column {name!r}; columns: {', '.join(table.names)}")
     analysis = analyze(
@@ -70,13 +77,15 @@ def prepare(table: Table, options: Options) -> Prepared:
     if metric not in metrics_of(analysis.target.task):
         raise DataError("unknown_metric", f"{metric!r} is no metric of a {analysis.target.task} task; these are: {', '.join(metrics_of(analysis.target.task))}")
     kept = table.take(analysis.labelled)
+    kept, weights, weighing = weighted(kept, options)
     if len(kept) < LEAST_ROWS:
         raise DataError("too_few_rows", f"{len(kept)} rows have a target; {LEAST_ROWS} at least")
     y = _target_values(kept, analysis)
     times, note = _times(kept, options, analysis)
-    notes = [*analysis.notes, *([note] if note else [])]
+    notes = [*analysis.notes, *([note] if note else []), *weighing]
+    groups = kept.texts(options.group) if options.group else None
     partition = make_partition(
-        y, analysis.target.task, times, holdout=options.holdout, gap=int(options.gap_seconds * 1e6), seed=options.seed
+        y, analysis.target.task, times, holdout=options.holdout, gap=int(options.gap_seconds * 1e6), seed=options.seed, groups=groups
     )
     if partition.note:
         notes.append(partition.note)
@@ -86,7 +95,19 @@ def prepare(table: Table, options: Options) -> Prepared:
     names = {report.name for report in chosen}
     unused = tuple(n for n in table.names if n not in names and n != options.target)
     schema = Schema(analysis.target, tuple(as_feature(kept, r) for r in chosen), unused)
-    return Prepared(analysis, schema, schema.encode_table(kept), y, partition, metric, notes)
+    return Prepared(analysis, schema, schema.encode_table(kept), y, partition, metric, notes, weights)
+
+
+def weighted(kept: Table, options: Options) -> tuple[Table, Floats | None, list[str]]:
+    """The rows that count, their weights (None: once each), and what there is to say of it."""
+    if not options.weight:
+        return kept, None, []
+    weights = kept.numbers(options.weight)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise DataError("wrong_weight", f"column {options.weight!r} holds weights: each must be a number of at least 0")
+    counts = weights > 0
+    left = [] if counts.all() else [f"{int((~counts).sum()):,} rows of weight 0 were left out"]
+    return kept.take(counts), weights[counts], [*left, f"rows count as much as {options.weight!r} says, in training and in every score"]
 
 
 def _target_values(kept: Table, analysis: Analysis) -> Any:
@@ -121,6 +142,8 @@ def choose_inputs(
         reason = ""
         if report.name in options.exclude:
             reason = "excluded"
+        elif report.name in {options.group, options.weight}:
+            reason = "not_used: group" if report.name == options.group else "not_used: weight"
         elif report.kind not in INPUT_KINDS:
             reason = f"not_used: {report.kind}"
         elif report.leakage in drop:

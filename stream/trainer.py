@@ -196,6 +196,7 @@ class Trainer:
         options["classes"] = list(package.schema.target.classes)  # they keep their places, whether the newest rows have them or not
         options["enter"] = bool(request.get("enter", True))
         present = await asyncio.to_thread(self._columns, name)
+        options = {k: v for k, v in options.items() if k not in {"group", "weight"} or v in present}
         options["exclude"] = [column for column in options["exclude"] if column in present]
         await self._say(ProjectCreated(job.job_id, f"retraining of {job.deployment}", name, options, job.job_id), job.deployment, key=job.job_id)
         await self._follower.wait_for(lambda c: job.job_id in c.projects, 15)

@@ -42,24 +42,33 @@ def analyze(file: Path, target: str, timestamp: str | None, task: Any, as_json: 
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--target", required=True)
+@click.option("--source", default=None, help="Instead of a file: its URL, or a ClickHouse (http://user:password@host:8123/database) with --query.")
+@click.option("--query", default=None, help="The SELECT whose rows are the data.")
 @click.option("--name", default=None)
 @click.option("--minutes", type=float, default=None)
 @click.option("--metric", default=None)
 @click.option("--association-id", default=None)
 @click.option("--timestamp", default=None)
+@click.option("--group", default=None, help="A column whose rows stay together: never in training and validation at once.")
+@click.option("--weight", default=None, help="A column that says how much a row counts.")
 @click.option("--exclude", default="", help="Columns, separated by commas.")
 @click.option("--drop-leakage", default="high", type=click.Choice(["none", "high", "all"]))
 @AS_JSON
-def train(file: Path, target: str, exclude: str, as_json: bool, **options: Any) -> None:
-    """Run AutoPilot on a CSV or Parquet file and wait for the leaderboard.
+def train(file: Path | None, target: str, exclude: str, as_json: bool, **options: Any) -> None:
+    """Run AutoPilot on a CSV or Parquet file, or on a query's rows, and wait for the leaderboard.
 
     Example: champion train flights.csv --target late --timestamp time_hour
     """
     api = client()
     names = [name.strip() for name in exclude.split(",") if name.strip()]
-    project_id = api.create_project(file, target, exclude=names, **options)
+    if (file is None) == (options["source"] is None):
+        raise click.UsageError("give a FILE, or --source")
+    if file is not None:
+        project_id = api.create_project(file, target, exclude=names, **{k: v for k, v in options.items() if k not in {"source", "query"}})
+    else:
+        project_id = api.post("/v1/projects", {"target": target, "exclude": names, **{k: v for k, v in options.items() if v is not None}})["project_id"]
     project = follow(api, project_id, quiet=as_json)
     if project["state"] != "completed":
         error = project.get("error", {"code": project["state"], "message": project["state"]})

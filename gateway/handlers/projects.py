@@ -16,18 +16,17 @@ from gateway.handlers.common import job_id, page, propose, wait_after
 from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
 from stream.clock import iso
 from stream.events import ProjectCreated, ProjectFailed
-from stream.jobs import training_set
+from stream.jobs import sources, training_set
 from stream.projections.catalog import Project
 from stream.recount import package_of
 
-TEXT = ("target", "name", "metric", "association_id", "timestamp", "task", "positive_class", "drop_leakage")
+TEXT = ("target", "name", "metric", "association_id", "timestamp", "task", "positive_class", "drop_leakage", "group", "weight")
 RANGES = {"seed": (0, 2**31 - 1), "gap_seconds": (0, 1e10), "minutes": (0.001, 1e6), "holdout": (0.05, 0.5)}
-SOURCES = ("http://", "https://", "s3://", "gs://", "abfs://")
-OPTIONS = frozenset({*TEXT, "minutes", "exclude", "holdout", "group", "weight", "seed", "mode", "gap_seconds"})
+OPTIONS = frozenset({*TEXT, "minutes", "exclude", "holdout", "seed", "mode", "gap_seconds"})
 
 
 async def create(request: web.Request) -> web.Response:
-    """Take a CSV or Parquet file and queue AutoPilot on it."""
+    """Take a CSV or Parquet file, its URL, or a query of a ClickHouse, and queue AutoPilot on it."""
     if request.content_type == "multipart/form-data":
         fields, path = await read_form(request)
     else:
@@ -35,6 +34,9 @@ async def create(request: web.Request) -> web.Response:
         path = await from_source(request, fields)
     options = options_of(fields)
     project_id = job_id(request)
+    if fields.get("source"):
+        await asyncio.to_thread(sources.keep_secret, request.app[ARTIFACTS], project_id, str(fields["source"]))
+        options |= {"source": sources.without_password(str(fields["source"])), "query": str(fields.get("query") or "")}
     name = str(fields.get("name") or options["target"])
     fact = ProjectCreated(project_id, name, path, options)
     _, position = await propose(request, fact)
@@ -83,22 +85,12 @@ async def store(request: web.Request, part: BodyPartReader, spool: Path) -> str:
 
 
 async def from_source(request: web.Request, fields: dict[str, Any]) -> str:
-    """Fetch {"source": URL}: any fsspec URL of a CSV or Parquet file."""
-    import fsspec
-
+    """Fetch {"source": URL, "query"?: SQL}; answers the artifact's name."""
     if not fields.get("target"):
         raise ApiError(422, "missing_field", "missing: target", [{"field": "target"}])
-    if not str(fields["source"]).startswith(SOURCES):
-        raise ApiError(422, "unsupported_source", f"source is a URL that begins with {', '.join(SOURCES)}")
-    if fields.get("query"):
-        raise ApiError(422, "unsupported_source", "sources with a query are not read yet; give the URL of a CSV or Parquet file")
-    try:
-        data = await asyncio.to_thread(lambda: fsspec.open(fields["source"], "rb").open().read())
-    except (OSError, ValueError, ImportError) as error:
-        raise ApiError(422, "unreadable_source", f"{fields['source']}: {error}") from error
-    name = f"files/{hashlib.sha256(data).hexdigest()}"
-    await asyncio.to_thread(request.app[ARTIFACTS].write, name, data)
-    return name
+    options_of(fields)  # refused before anything is fetched
+    spool = request.app[SETTINGS].data_dir / "uploads"
+    return await asyncio.to_thread(sources.fetch, request.app[ARTIFACTS], spool, str(fields["source"]), str(fields.get("query") or ""))
 
 
 def options_of(fields: dict[str, Any]) -> dict[str, Any]:
@@ -123,9 +115,6 @@ def options_of(fields: dict[str, Any]) -> dict[str, Any]:
     for name, (low, high) in RANGES.items():
         if not low <= options.get(name, low) <= high:
             raise ApiError(422, "wrong_option", f"{name} is between {low:g} and {high:g}")
-    for name in ("group", "weight"):
-        if fields.get(name):
-            raise ApiError(422, "unsupported_option", f"{name} is not taken into account yet: leave it out")
     if fields.get("mode", "auto") not in {"quick", "auto", "comprehensive"}:
         raise ApiError(422, "wrong_option", "mode is quick, auto or comprehensive")
     options["mode"] = str(fields.get("mode", "auto"))

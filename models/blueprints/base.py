@@ -31,8 +31,8 @@ class Blueprint(Protocol):
         """Above this many rows it learns from a seeded sample (time-ordered data: the newest)."""
         ...
 
-    def fit(self, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
-        """Train on a base matrix and class indices or values."""
+    def fit(self, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
+        """Train on a base matrix and class indices or values, a row counting as much as its weight."""
         ...
 
 
@@ -41,20 +41,20 @@ def positive(schema: Schema, y: Any) -> Floats:
     return np.asarray(y == 1 if schema.target.task == "binary" else y, dtype=np.float64)
 
 
-def fitted(blueprint: Blueprint, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+def fitted(blueprint: Blueprint, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
     """Train a blueprint, on the classes that the rows have: those that they lack get probability 0.
 
     TrainingError where there are fewer than two.
     """
     target = schema.target
     if target.task == "regression":
-        return blueprint.fit(schema, base, y, seed)
+        return blueprint.fit(schema, base, y, seed, weights)
     present, codes = np.unique(y, return_inverse=True)
     if len(present) == len(target.classes):
-        return blueprint.fit(schema, base, y, seed)
+        return blueprint.fit(schema, base, y, seed, weights)
     if len(present) < 2:  # noqa: PLR2004
         raise TrainingError("one_class", "the rows are all of one class")
     names = tuple(target.classes[k] for k in present)
     task: TaskType = "binary" if len(present) == 2 else "multiclass"  # noqa: PLR2004
     part = replace(schema, target=replace(target, task=task, classes=names, positive=names[1] if task == "binary" else ""))
-    return SubsetMember(blueprint.fit(part, base, codes.astype(np.int64), seed), present.tolist(), len(target.classes))
+    return SubsetMember(blueprint.fit(part, base, codes.astype(np.int64), seed, weights), present.tolist(), len(target.classes))

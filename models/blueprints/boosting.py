@@ -29,7 +29,7 @@ class LightGBM:
     most_rows: int = 400_000
     most_levels: int = 250
 
-    def fit(self, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+    def fit(self, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
         """Train and keep LightGBM's own text."""
         import lightgbm
 
@@ -58,7 +58,7 @@ class LightGBM:
         if objective == "multiclass":
             parameters["num_class"] = len(schema.target.classes)
         categories = [j for j, table in enumerate(tables) if table is not None]
-        data = lightgbm.Dataset(inputs, label=y, categorical_feature=categories, params=parameters)
+        data = lightgbm.Dataset(inputs, label=y, weight=weights, categorical_feature=categories, params=parameters)
         text = lightgbm.train(parameters, data, num_boost_round=self.rounds).model_to_string()
         return TreesMember(text, LINKS[schema.target.task], tables)
 
@@ -72,11 +72,11 @@ class HistogramBoosting:
     most_rows: int = 200_000
     rounds: int = 100
 
-    def fit(self, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+    def fit(self, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
         """Train and write the trees as text."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-        tables, inputs = target_encoded(schema, base, positive(schema, y), seed)
+        tables, inputs = target_encoded(schema, base, positive(schema, y), seed, weights)
         regression = schema.target.task == "regression"
         kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
         model = kind(
@@ -87,5 +87,5 @@ class HistogramBoosting:
             l2_regularization=1.0,
             early_stopping=False,
             random_state=seed,
-        ).fit(inputs, y)
+        ).fit(inputs, y, sample_weight=weights)
         return TreesMember(histogram_boosting_text(model, inputs.shape[1]), LINKS[schema.target.task], tables)

@@ -26,11 +26,11 @@ class RandomForest:
     share: float | str = "sqrt"
     estimator: str = "RandomForest"
 
-    def fit(self, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+    def fit(self, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
         """Train and write the trees as text."""
         import sklearn.ensemble
 
-        tables, encoded = target_encoded(schema, base, positive(schema, y), seed)
+        tables, encoded = target_encoded(schema, base, positive(schema, y), seed, weights)
         fill = medians(encoded)
         inputs = tree_inputs(encoded, [None] * len(tables), fill, single=True)
         regression = schema.target.task == "regression"
@@ -41,7 +41,7 @@ class RandomForest:
             max_features=self.share,
             n_jobs=2,
             random_state=seed,
-        ).fit(inputs, y)
+        ).fit(inputs, y, sample_weight=weights)
         return TreesMember(
             forest_text(model, inputs.shape[1]),
             LINKS[schema.target.task],

@@ -23,13 +23,13 @@ class Constant:
     family: str = "constant"
     most_rows: int = 10_000_000
 
-    def fit(self, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+    def fit(self, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
         """Remember the shares of the classes or the mean."""
         del base, seed
         if schema.target.task == "regression":
-            bias = np.array([float(np.mean(y))])
+            bias = np.array([float(np.average(y, weights=weights))])
         else:
-            share = np.bincount(y, minlength=len(schema.target.classes)) + 0.5
+            share = np.bincount(y, weights=weights, minlength=len(schema.target.classes)) + 0.5
             share = share / share.sum()
             bias = np.array([np.log(share[1] / share[0])]) if len(share) == 2 else np.log(share)  # noqa: PLR2004
         return DenseMember(LINKS[schema.target.task], [], [], bias)
@@ -44,7 +44,7 @@ class Linear:
     family: str = "linear model on one-hot levels and bins"
     most_rows: int = 400_000
 
-    def fit(self, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+    def fit(self, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
         """Fit on the sparse design and cut the weights into tables."""
         from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -52,10 +52,10 @@ class Linear:
         x = design(pieces, base)
         if schema.target.task == "regression":
             scale = float(np.std(y)) or 1.0
-            ridge = Ridge(alpha=1.0 / self.strength, solver="lsqr", random_state=seed).fit(x, y / scale)
+            ridge = Ridge(alpha=1.0 / self.strength, solver="lsqr", random_state=seed).fit(x, y / scale, sample_weight=weights)
             weights, bias = (ridge.coef_ * scale).reshape(-1, 1), np.array([float(ridge.intercept_) * scale])
         else:
-            logistic = LogisticRegression(C=self.strength, max_iter=200).fit(x, y)
+            logistic = LogisticRegression(C=self.strength, max_iter=200).fit(x, y, sample_weight=weights)
             weights, bias = logistic.coef_.T, np.asarray(logistic.intercept_)
             weights, bias = all_classes(schema, logistic.classes_, weights, bias)
         return DenseMember(LINKS[schema.target.task], pieces, split_tables(pieces, weights), bias)

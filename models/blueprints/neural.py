@@ -29,21 +29,21 @@ class NeuralNetwork:
     hidden: int = 24
     seeds: int = 3
 
-    def fit(self, schema: Schema, base: Floats, y: Any, seed: int) -> Member:
+    def fit(self, schema: Schema, base: Floats, y: Any, seed: int, weights: Floats | None = None) -> Member:
         """Fit and keep the layers as arrays."""
         pieces = dense_pieces(schema, base, most_levels=100)
         x = design(pieces, base)
         regression = schema.target.task == "regression"
-        mean, scale = (float(np.mean(y)), float(np.std(y)) or 1.0) if regression else (0.0, 1.0)
+        mean, scale = (float(np.average(y, weights=weights)), float(np.std(y)) or 1.0) if regression else (0.0, 1.0)
         z = (y - mean) / scale if regression else y
-        nets = [self._one(x, z, seed * self.seeds + k, regression=regression) for k in range(self.seeds)]
+        nets = [self._one(x, z, seed * self.seeds + k, weights, regression=regression) for k in range(self.seeds)]
         first = np.hstack([net.coefs_[0] for net in nets])
         second = np.vstack([net.coefs_[1] for net in nets]) * (scale / self.seeds)
         out = sum((net.intercepts_[1] for net in nets[1:]), nets[0].intercepts_[1]) * (scale / self.seeds) + mean
         bias = np.concatenate([net.intercepts_[0] for net in nets])
         return DenseMember(LINKS[schema.target.task], pieces, split_tables(pieces, first), bias, [(second, np.asarray(out))])
 
-    def _one(self, x: Any, y: Any, seed: int, *, regression: bool) -> Any:
+    def _one(self, x: Any, y: Any, seed: int, weights: Floats | None, *, regression: bool) -> Any:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier, MLPRegressor
 
@@ -59,4 +59,4 @@ class NeuralNetwork:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return net.fit(x, y)
+            return net.fit(x, y, sample_weight=weights)

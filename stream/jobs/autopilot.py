@@ -23,7 +23,7 @@ Message = dict[str, Any]
 
 def options_from(data: dict[str, Any]) -> Options:
     """A project's options as AutoPilot wants them."""
-    known = {"target", "task", "metric", "timestamp", "association_id", "drop_leakage", "holdout", "gap_seconds", "minutes", "seed"}
+    known = {"target", "task", "metric", "timestamp", "association_id", "drop_leakage", "holdout", "gap_seconds", "minutes", "seed", "group", "weight"}
     found = {name: value for name, value in data.items() if name in known}
     return Options(**found, positive=data.get("positive_class"), classes=tuple(data.get("classes", ())), exclude=tuple(data.get("exclude", ())))
 
