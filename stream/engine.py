@@ -31,7 +31,7 @@ from stream.erasure import Eraser
 from stream.errors import Malformed, NotYet, Overtaken, Superseded
 from stream.events import DataErased
 from stream.learners import Learners
-from stream.projections.drift import MINUTE, DriftFold
+from stream.projections.drift import MINUTE, DriftFold, save_all
 from stream.rebuild import rebuild
 from stream.recount import outputs_from
 from stream.rows import actual_rows, base_of, column, event_ids, merge, refusal_rows, shared_columns
@@ -156,8 +156,7 @@ class Engine:
                 self._folds[partition].mark(batch.source, batch.sequences)
         if not self.holds():
             raise Superseded("this process slept longer than its session")
-        for fold in self._folds.values():
-            fold.save()
+        save_all(self._folds.values(), self._log)
         report.erased = [fact for _, batch in fresh if batch.kind == "erasures" for fact in self._eraser.erase(batch)]
         timer.lap("save")
         self._confirm()

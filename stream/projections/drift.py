@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -163,8 +164,12 @@ class DriftFold:
 
     def save(self) -> None:
         """Write the touched buckets and the position in one insert."""
+        save_all([self], self._log)
+
+    def unsaved(self) -> list[dict[str, Any]]:
+        """The rows to write: the touched buckets and the position; none where nothing changed."""
         if not self.changed:
-            return
+            return []
         if time.monotonic() - self._looked > LOOK_EVERY:
             self.check()
         self._saves += 1
@@ -178,7 +183,10 @@ class DriftFold:
             for d, b, m in keys
         ]
         rows.append({"partition_id": self.partition, "deployment": "", "baseline_id": "", "minute": 0, "counts": [], "position": position, "version": version})
-        self._log.insert("drift_log", pa.Table.from_pylist(rows, schema=SCHEMA))
+        return rows
+
+    def saved(self) -> None:
+        """What `unsaved` gave is in the log."""
         self._dirty.clear()
         self.changed = False
         while len(self._buckets) > MOST_BUCKETS:
@@ -188,6 +196,15 @@ class DriftFold:
         """What the log now holds of each source: without a gap for journals; of others, this place's share."""
         outside = f"@{self.partition}/{self._partitions}"
         return {(s + outside if ":" in s else s): (r.last if ":" in s else r.contiguous) for s, r in self.ranges.items()}
+
+
+def save_all(folds: Iterable[DriftFold], log: EventLog) -> None:
+    """Write what changed in some folds, in one insert and so in one part."""
+    rows = {fold: found for fold in folds if (found := fold.unsaved())}
+    if rows:
+        log.insert("drift_log", pa.Table.from_pylist([row for found in rows.values() for row in found], schema=SCHEMA))
+    for fold in rows:
+        fold.saved()
 
 
 def saved_ranges(text: str) -> dict[str, list[list[int]]] | None:

@@ -111,6 +111,18 @@ def test_an_actual_belongs_to_every_prediction_of_its_id(world):
     assert world.sql("SELECT role, count() AS n FROM outcomes WHERE $d GROUP BY role ORDER BY role") == [{"role": "challenger", "n": 12}, {"role": "champion", "n": 12}]
 
 
+@pytest.mark.parametrize("odd", ["it's, \\ \"quoted\" [1]", "line\nbreak\t\x00nul", "Zürich 東京 🚆", "{d} %(x)s $1", "'); DROP TABLE actuals_log; --"])
+def test_whatever_stands_in_an_association_id_it_joins(world, odd):
+    records = world.requests(2, rows_each=1)
+    records[0]["a"] = [odd]
+    engine = world.new_engine()
+    engine.cycle(world.actuals([(odd, "true", None, "early")], 50))
+    engine.cycle(world.raws(records))
+    assert world.sql("SELECT DISTINCT association_id AS a FROM outcomes WHERE $d") == [{"a": odd}]
+    engine.cycle(world.actuals([("a1-0", "true", None, "late")], 60))
+    assert world.sql("SELECT count() AS n FROM outcomes WHERE $d") == [{"n": 4}]
+
+
 def test_the_stored_row_is_what_was_asked_and_answered(world):
     records = world.requests(1, rows_each=2)
     records[0]["rows"][1] = {"x": None, "town": "it's \\ \"Lima\"", "extra": True}

@@ -235,12 +235,11 @@ def test_a_worker_that_writes_after_another_took_its_partition_over_harms_nothin
     records = world.requests(40)
     zombie, owner = world.new_engine(), world.new_engine()
     zombie.cycle(world.raws(records[:10]))
-    saved = []
     fold = zombie._folds[world.partition]
-    keep_rows, fold.save = fold.save, lambda: saved.append(True)
+    unsaved, fold.unsaved = fold.unsaved, list
     zombie.cycle(world.raws(records[10:20]) + world.actuals([(f"a{k}-0", "true", None, f"z{k}") for k in range(30)], 500))
     owner.cycle(world.raws(records[10:14]))
-    fold.save = keep_rows
+    fold.unsaved = unsaved
     fold.save()  # the zombie's insert arrives now
     for at in range(14, 40, 4):
         for again in range(3):
@@ -260,10 +259,10 @@ def test_a_late_write_that_no_later_row_touches_is_noticed_too(world):
     zombie, owner = world.new_engine(), world.new_engine()
     zombie.cycle(world.raws(records[:10]))
     fold = zombie._folds[world.partition]
-    keep_rows, fold.save = fold.save, lambda: None
+    unsaved, fold.unsaved = fold.unsaved, list
     zombie.cycle(world.raws(records[10:20]))
     owner.cycle(world.raws(records[10:12]))
-    fold.save = keep_rows
+    fold.unsaved = unsaved
     fold.save()
     with pytest.raises(Overtaken):
         owner._folds[world.partition].check()
