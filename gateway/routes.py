@@ -114,6 +114,8 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", "/v1/deployments/{d}/policies/{name}", watching.put_policy, "set a retraining policy", "policies"),
     Route("DELETE", "/v1/deployments/{d}/policies/{name}", watching.delete_policy, "take a policy away", "policies"),
     Route("POST", "/v1/deployments/{d}/policies/{name}/runs", watching.run_policy, "begin a run now", "policies"),
+    Route("POST", "/v1/deployments/{d}/policies/{name}/runs/{run}/decision", watching.decide_run, "a person's word on a run that waits", "policies"),
+    Route("DELETE", "/v1/deployments/{d}/policies/{name}/runs/{run}", watching.cancel_run, "break a run off", "policies"),
     Route("POST", "/v1/deployments/{d}/erasures", upkeep.erase, "erase rows", "upkeep"),
     Route("GET", "/v1/dead-letters", upkeep.letters, "messages that could not be handled", "upkeep"),
     Route("POST", "/v1/dead-letters/replays", upkeep.replay_letters, "send dead letters again", "upkeep"),

@@ -100,9 +100,20 @@ def run(table: Table, options: Options, blueprints: tuple[Blueprint, ...] = REPO
     blended = blend(data, [e for e in entries if e.blueprint != "constant"])
     if blended:
         entries = ranked([*entries, blended], data.metric)
+    if options.keep:
+        entries = kept(entries, options.keep)
     yield Progress(0.88, f"retraining {entries[0].blueprint} on all {len(data.y):,} rows")
     entries.insert(0, retrain_on_all(data, entries[0], blueprints, options))
     yield Result(data.analysis, data.metric, describe(data.partition), tuple(entries), (*data.notes, *failures))
+
+
+def kept(entries: list[Entry], blueprint: str) -> list[Entry]:
+    """The entry that was asked for first; TrainingError where it could not be made again."""
+    wanted = set(blueprint.removeprefix("blend of ").split(", "))
+    found = [e for e in entries if set(e.blueprint.removeprefix("blend of ").split(", ")) == wanted]
+    if not found:
+        raise TrainingError("no_model", f"{blueprint} could not be trained again on these rows")
+    return [found[0], *(e for e in entries if e is not found[0])]
 
 
 def ranked(entries: list[Entry], metric: str) -> list[Entry]:

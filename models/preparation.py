@@ -38,6 +38,7 @@ class Options:
     gap_seconds: float = 0.0
     minutes: float | None = None
     seed: int = 0
+    keep: str = ""  # this blueprint, or blend of blueprints, and no other
 
 
 @dataclass

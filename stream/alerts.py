@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from models.errors import DataError
@@ -10,7 +11,8 @@ from stream.clock import parse_time
 from stream.measures import known, seconds_of
 
 SEVERITIES = ("info", "warning", "critical")
-KNOWN = frozenset({"name", "measure", "above", "below", "clear", "window", "feature", "severity", "cool_down", "channels", "silenced_until", "least_rows"})
+KNOWN = frozenset({"name", "measure", "above", "below", "clear", "window", "feature", "severity", "cool_down", "channels", "silenced_until", "silent_hours", "least_rows"})
+HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
 def read_rule(data: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +48,11 @@ def read_rule(data: dict[str, Any]) -> dict[str, Any]:
         rule["feature"] = str(data["feature"])
     if data.get("least_rows") is not None:
         rule["least_rows"] = int(data["least_rows"])
+    if data.get("silent_hours"):
+        hours = data["silent_hours"]
+        if not isinstance(hours, list) or not all(isinstance(h, str) and HOURS.fullmatch(h) for h in hours):
+            raise DataError("wrong_rule", 'silent_hours is a list of daily spans of UTC such as "22:00-06:30"')
+        rule["silent_hours"] = hours
     if data.get("silenced_until"):
         try:
             rule["silenced_until"] = data["silenced_until"] if isinstance(data["silenced_until"], int) else parse_time(data["silenced_until"])

@@ -7,7 +7,7 @@ actual. What holds for the whole batch is in the schema's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -19,6 +19,7 @@ from stream.errors import Malformed
 
 VERSION = "1"
 MOST_ROWS = 5000
+ACTED_ON = 4
 
 
 @dataclass(frozen=True)
@@ -179,16 +180,24 @@ def actual_batches(records: Iterable[dict[str, Any]], journal: str) -> Iterator[
 
 
 def actual_columns(records: list[dict[str, Any]]) -> dict[str, pa.Array]:
-    """The columns of an actual batch; a row is [association id, actual, timestamp or None, id]."""
+    """The columns of an actual batch; a row is [association id, actual, timestamp or None, id, acted on]."""
     counts = [len(r["rows"]) for r in records]
     rows = [row for r in records for row in r["rows"]]
     return {
         "sequence": pa.array(np.repeat([r["s"] for r in records], counts).astype(np.int64)),
         "recorded_at": pa.array(np.repeat([r["t"] for r in records], counts).astype(np.int64)),
+        **fact_columns(rows),
+    }
+
+
+def fact_columns(rows: Sequence[Sequence[Any]]) -> dict[str, pa.Array]:
+    """What actuals say, as columns; rows of before 0.2 lack the last value."""
+    return {
         "association_id": pa.array([row[0] for row in rows], pa.string()),
         "actual": pa.array([row[1] for row in rows], pa.string()),
         "timestamp": pa.array([row[2] for row in rows], pa.int64()),
         "id": pa.array([row[3] for row in rows], pa.string()),
+        "acted_on": pa.array([len(row) > ACTED_ON and row[ACTED_ON] for row in rows], pa.bool_()),
     }
 
 

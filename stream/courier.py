@@ -10,28 +10,29 @@ import pyarrow as pa
 
 from models.schema import loggable
 from models.table import plain_text
-from stream.batches import encode, mark
+from stream.batches import encode, fact_columns, mark
 from stream.broker import Message, Producer
 from stream.clock import bounded, parse_time
 from stream.dead_letters import DeadLetters, Letter
 from stream.errors import Malformed
 from stream.topics import JOINABLE, partition_of
 
-Row = tuple[int, int, str, str | None, int | None, str]
+Actual = tuple[str, str | None, int | None, str, bool]  # association id, actual, time, id, whether it was acted on
+Row = tuple[int, int, Actual]
 
 
-def parse_actual(value: Any) -> tuple[str, str, str | None, int | None, str]:
-    """Deployment, association id, actual as text (None retracts), time, id; Malformed with the reason."""
+def parse_actual(value: Any) -> tuple[str, Actual]:
+    """Deployment and actual; Malformed with the reason."""
     if not isinstance(value, dict):
         raise Malformed("an actual is a JSON object")
     deployment = value.get("deployment")
     if not isinstance(deployment, str) or not deployment:
         raise Malformed("'deployment' must be a text")
-    return (deployment, *parse_item(value))
+    return deployment, parse_item(value)
 
 
-def parse_item(value: dict[str, Any]) -> tuple[str, str | None, int | None, str]:
-    """Association id, actual as text, time and id of one actual; Malformed with the reason."""
+def parse_item(value: dict[str, Any]) -> Actual:
+    """One actual: its value as text (None retracts), and whether someone acted on the prediction; Malformed with the reason."""
     association = plain_text(value.get("association_id"))
     if not association or len(association) > 128:  # noqa: PLR2004
         raise Malformed("'association_id' must be a text of 1 to 128 characters")
@@ -45,7 +46,10 @@ def parse_item(value: dict[str, Any]) -> tuple[str, str | None, int | None, str]
         micros = None if timestamp in (None, "") else parse_time(timestamp)
     except (ValueError, OverflowError) as error:
         raise Malformed(f"'timestamp' is not a time: {timestamp!r}") from error
-    return association, actual_text(actual), micros, str(value.get("id") or "")
+    acted_on = {"true": True, "false": False, "": False}.get(str(value.get("acted_on", "")).lower())
+    if acted_on is None:
+        raise Malformed(f"'acted_on' is true or false, not {value['acted_on']!r}")
+    return association, actual_text(actual), micros, str(value.get("id") or ""), acted_on
 
 
 def actual_text(actual: Any) -> str | None:
@@ -77,23 +81,20 @@ class Courier:
         bad: list[Letter] = []
         for message in messages:
             try:
-                deployment, association, actual, timestamp, own = parse_actual(orjson.loads(message.value))
+                deployment, (association, actual, timestamp, own, acted_on) = parse_actual(orjson.loads(message.value))
                 recorded = bounded(message.timestamp * 1000)
             except (Malformed, ValueError) as error:
                 bad.append(Letter(message.topic, message.partition, message.offset, str(error), message.value))
                 continue
             identity = own or actual_id(deployment, association, actual, timestamp, recorded)
-            row = (message.offset, recorded, association, actual, timestamp, identity)
+            row = (message.offset, recorded, (association, actual, timestamp, identity, acted_on))
             groups.setdefault((deployment, message.partition), []).append(row)
         await self._letters.put(*bad)
         for (deployment, partition), rows in groups.items():
             columns = {
                 "sequence": pa.array([r[0] + 1 for r in rows], pa.int64()),
                 "recorded_at": pa.array([r[1] for r in rows], pa.int64()),
-                "association_id": pa.array([r[2] for r in rows], pa.string()),
-                "actual": pa.array([r[3] for r in rows], pa.string()),
-                "timestamp": pa.array([r[4] for r in rows], pa.int64()),
-                "id": pa.array([r[5] for r in rows], pa.string()),
+                **fact_columns([r[2] for r in rows]),
             }
             source = f"{cluster}:{messages[0].topic}:{partition}"
             message_out = encode("actuals", deployment, columns, source=source)

@@ -204,6 +204,9 @@ class RetrainingStarted(Fact):
     blueprints: list[str] = field(default_factory=list)
     enter: bool = True
     mode: str = ""
+    choice: dict[str, Any] = field(default_factory=dict)
+    keep: str = ""
+    refresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -266,6 +269,7 @@ class AlertRaised(Fact):
     window: dict[str, Any]
     sql: str
     test: bool = False
+    position: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -314,6 +318,17 @@ class PolicyRunStarted(Fact):
     TYPE: ClassVar[str] = "policy_run_started"
     run_id: str
     policy: str
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PolicyRunAwaits(Fact):
+    """A run's model has passed its gate and waits for a person's word."""
+
+    TYPE: ClassVar[str] = "policy_run_awaits"
+    run_id: str
+    model_id: str
+    sentence: str
     evidence: dict[str, Any]
 
 
@@ -420,6 +435,7 @@ FACTS: dict[str, type[Fact]] = {
         PolicySet,
         PolicyRemoved,
         PolicyRunStarted,
+        PolicyRunAwaits,
         PolicyRunFinished,
         CohortMatured,
         ConceptDriftDetected,

@@ -1,7 +1,7 @@
 """One number of a deployment by its name, over a trailing window, with the SELECT that gives it.
 
 `drift.psi` (the greatest, or of `feature`), `drift.failing` (inputs that fail), `accuracy.METRIC`,
-`accuracy.loss` (how much worse than the baseline, as a share), `accuracy.match_rate`, `health.error_rate`,
+`accuracy.loss` (how much worse than the baseline, as a share), `estimated.METRIC` and `estimated.loss` (the same before the actuals), `accuracy.match_rate`, `health.error_rate`,
 `health.p99_ms`, `health.requests`, `humility.rate`, `silence.predictions` and `silence.actuals` (seconds
 since the last one was received). Windows end at the newest event; silences at the wall clock.
 """
@@ -23,7 +23,7 @@ from stream.monitoring import accuracy_answer, drift_answer
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 
-PLAIN = frozenset({"drift.psi", "drift.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "silence.predictions", "silence.actuals"})
+PLAIN = frozenset({"drift.psi", "drift.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "silence.predictions", "silence.actuals", "estimated.loss"})
 SPAN = re.compile(r"(\d+)([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -43,7 +43,8 @@ def known(measure: str) -> bool:
     >>> known("accuracy.log_loss"), known("accuracy.luck")
     (True, False)
     """
-    return measure in PLAIN or (measure.startswith("accuracy.") and measure[9:] in METRICS)
+    family, _, metric = measure.partition(".")
+    return measure in PLAIN or (family in {"accuracy", "estimated"} and metric in METRICS)
 
 
 def seconds_of(span: Any) -> int:
@@ -77,6 +78,8 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
         sql = f"SELECT countIf(humility != '') AS hits, count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion'"
         row = log.rows(sql)[0]
         return Measured(int(row["hits"]) / int(row["rows"]) if int(row["rows"]) else None, told, sql)
+    if measure.startswith("estimated."):
+        return estimate(log, registry, catalog, rule, window, told)
     found = accuracy_answer(log, registry, catalog, window)
     totals = found["totals"]
     if totals["rows"] < int(rule.get("least_rows", 100)):
@@ -86,11 +89,32 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
     if totals["matched"] < int(rule.get("least_rows", 100)):
         return Measured(None, told, found["sql"])
     if measure == "accuracy.loss":
-        entry, better = totals["metrics"][found["metric"]], METRICS[found["metric"]].higher_is_better
-        if entry["value"] is None or not entry["baseline"]:
-            return Measured(None, told, found["sql"])
-        return Measured((entry["baseline"] - entry["value"]) * (1 if better else -1) / abs(entry["baseline"]), told, found["sql"])
+        entry = totals["metrics"][found["metric"]]
+        return Measured(loss(found["metric"], entry["value"], entry["baseline"]), told, found["sql"])
     return Measured((totals["metrics"].get(measure[9:]) or {}).get("value"), told, found["sql"])
+
+
+def loss(metric: str, value: float | None, baseline: float | None) -> float | None:
+    """How much worse than the baseline, as a share of it; below 0 where it is better.
+
+    >>> loss("accuracy", 0.8, 1.0), loss("rmse", None, 1.0)
+    (0.19999999999999996, None)
+    """
+    if value is None or not baseline:
+        return None
+    return (baseline - value) * (1 if METRICS[metric].higher_is_better else -1) / abs(baseline)
+
+
+def estimate(log: EventLog, registry: Registry, catalog: Catalog, rule: dict[str, Any], window: Window, told: dict[str, Any]) -> Measured:
+    """A metric before the actuals; unknown where no method estimates it."""
+    found = accuracy_answer(log, registry, catalog, window, whole_story=True)
+    guess = found["estimated"]
+    if guess is None or guess["rows"] < int(rule.get("least_rows", 100)):
+        return Measured(None, told, found["sql"])
+    name = str(rule["measure"])[10:]
+    if name != "loss":
+        return Measured(guess["metrics"].get(name), told, guess["sql"])
+    return Measured(loss(found["metric"], guess["metrics"].get(found["metric"]), found["totals"]["metrics"][found["metric"]]["baseline"]), told, guess["sql"])
 
 
 def newest(log: EventLog, deployment: str, *, matched: bool) -> int | None:

@@ -16,6 +16,7 @@ from models.errors import DataError
 from models.registry import Artifacts
 from stream.clock import iso
 from stream.events import AlertRaised, ChannelSet, Event
+from stream.measures import seconds_of
 
 KINDS = ("webhook", "slack", "teams", "email")
 TIMEOUT = 5.0
@@ -39,6 +40,9 @@ def read_channel(name: str, data: dict[str, Any]) -> tuple[ChannelSet, dict[str,
         if not url.startswith(("http://", "https://")):
             raise DataError("wrong_channel", f"{kind} wants an http or https url")
         options = {"url": url}
+    if data.get("digest"):
+        seconds_of(data["digest"])
+        options["digest"] = str(data["digest"])
     return ChannelSet(name, kind, options), {k: str(data[k]) for k in ("secret", "password") if data.get(k)}
 
 
@@ -61,15 +65,21 @@ class Undelivered(Exception):  # noqa: N818 - a state
     """A channel did not take a message; the text is the reason."""
 
 
-async def deliver(channel: ChannelSet, secrets: dict[str, str], event: Event) -> None:
-    """One attempt; Undelivered with its reason. Redirects are not followed: they could lead anywhere."""
+def digest_due(channel: ChannelSet, waiting: list[int], told_at: int, now: int) -> bool:
+    """Whether a digest's span has passed since the channel was told last, or else since the first alert (microseconds)."""
+    return now - max(told_at, min(waiting)) >= seconds_of(channel.options["digest"]) * 1_000_000
+
+
+async def deliver(channel: ChannelSet, secrets: dict[str, str], events: list[Event]) -> None:
+    """One attempt at one message; Undelivered with its reason. Redirects are not followed: they could lead anywhere."""
     if channel.kind == "email":
-        await asyncio.to_thread(mail, channel.options, secrets, event)
+        await asyncio.to_thread(mail, channel.options, secrets, events)
         return
-    text = sentence(event)
-    body = {"slack": {"text": text}, "teams": {"type": "message", "text": text, "summary": text}}.get(channel.kind) or message_of(event)
+    text = "\n".join(map(sentence, events))
+    one = message_of(events[0]) if not channel.options.get("digest") else {"type": "digest", "alerts": [message_of(event) for event in events]}
+    body = {"slack": {"text": text}, "teams": {"type": "message", "text": text, "summary": text.splitlines()[0]}}.get(channel.kind) or one
     data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = {"Content-Type": "application/json", "Idempotency-Key": f"{event.event_id}:{channel.name}"}
+    headers = {"Content-Type": "application/json", "Idempotency-Key": f"{key_of(events)}:{channel.name}"}
     if secrets.get("secret"):
         headers["X-Champion-Signature"] = "sha256=" + hmac.new(secrets["secret"].encode(), data, hashlib.sha256).hexdigest()
     try:
@@ -83,12 +93,18 @@ async def deliver(channel: ChannelSet, secrets: dict[str, str], event: Event) ->
         raise Undelivered(f"{type(error).__name__}: {error}"[:300]) from error
 
 
-def mail(options: dict[str, Any], secrets: dict[str, str], event: Event) -> None:
+def key_of(events: list[Event]) -> str:
+    """The identity of a message: its event, or all events of a digest."""
+    return events[0].event_id if len(events) == 1 else hashlib.sha256(",".join(event.event_id for event in events).encode()).hexdigest()[:32]
+
+
+def mail(options: dict[str, Any], secrets: dict[str, str], events: list[Event]) -> None:
     """One attempt by SMTP."""
     letter = EmailMessage()
-    letter["Subject"], letter["From"], letter["To"] = sentence(event)[:200], options["from"], ", ".join(options["to"])
-    letter["Message-ID"] = f"<{event.event_id}@champion>"
-    letter.set_content(sentence(event) + "\n\n" + orjson.dumps(message_of(event), option=orjson.OPT_INDENT_2).decode())
+    subject = sentence(events[0])[:200] if len(events) == 1 else f"{len(events)} alerts, the first: {sentence(events[0])}"[:200]
+    letter["Subject"], letter["From"], letter["To"] = subject, options["from"], ", ".join(options["to"])
+    letter["Message-ID"] = f"<{key_of(events)}@champion>"
+    letter.set_content("\n\n".join(sentence(event) + "\n\n" + orjson.dumps(message_of(event), option=orjson.OPT_INDENT_2).decode() for event in events))
     try:
         with smtplib.SMTP(options["host"], options["port"], timeout=TIMEOUT) as server:
             if options.get("tls"):

@@ -1,9 +1,11 @@
 """Retraining policies: read, and judged step by step. Pure: numbers come in, the next fact comes out.
 
-A policy: trigger (`schedule`, `drift`, `accuracy`, `measure`, `actuals`, `manual`), data (expanding or
-sliding, with the original set or not), model selection (AutoPilot or the champion's blueprint), action
-(`register`, `challenge`, `replace`), gate (metric, minimum gain, rows to soak, a person, rows after which
-a worse one is rolled back), minimum interval between runs.
+A policy: trigger (`schedule`, `drift`, `accuracy`, `estimated` with another beside it, `measure`, `actuals`,
+`manual`), data (expanding, sliding, decaying by a half-life or stratified by time, with the original set,
+read again from its source or not, without rows that were acted on, overridden or referred), model selection
+(AutoPilot, the champion's blueprint beside the simplest, or nothing but the champion's recipe), action
+(`register`, `challenge`, `replace`), gate (metric, minimum gain, milliseconds a row, rows to soak, a person,
+rows after which a worse one is rolled back), minimum interval between runs.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from typing import Any
 
 from models.errors import DataError
 from models.metrics import METRICS
+from stream.jobs.training_set import LEFT_OUT
 from stream.measures import known, seconds_of
 
-TRIGGERS = ("schedule", "drift", "accuracy", "measure", "actuals", "manual")
+TRIGGERS = ("schedule", "drift", "accuracy", "estimated", "measure", "actuals", "manual")
 ACTIONS = ("register", "challenge", "replace")
-SELECTIONS = ("autopilot", "same_blueprint")
-WINDOWS = ("expanding", "sliding")
+SELECTIONS = ("autopilot", "same_blueprint", "same_hyperparameters")
+WINDOWS = ("expanding", "sliding", "decaying", "stratified")
 MICRO = 1_000_000
 
 
@@ -33,10 +36,7 @@ def read_policy(data: dict[str, Any]) -> dict[str, Any]:
     policy["minimum_interval"] = str(data.get("minimum_interval", "1h"))
     seconds_of(policy["minimum_interval"])
     used = dict(data.get("data") or {})
-    policy["data"] = {"window": one_of("data.window", used.get("window", "expanding"), WINDOWS), "with_original": bool(used.get("with_original", False))}
-    if policy["data"]["window"] == "sliding":
-        policy["data"]["span"] = str(used.get("span", "90d"))
-        seconds_of(policy["data"]["span"])
+    policy["data"] = read_data(used)
     gate = dict(data.get("gate") or {})
     metric = gate.get("metric")
     if metric is not None and metric not in METRICS:
@@ -47,12 +47,42 @@ def read_policy(data: dict[str, Any]) -> dict[str, Any]:
         "soak_rows": int(number("gate.soak_rows", gate.get("soak_rows", 500), 100.0)),
         "rollback_rows": int(number("gate.rollback_rows", gate.get("rollback_rows", 0), 0.0)),
         "person": bool(gate.get("person", False)),
+        "ms_per_row": None if gate.get("ms_per_row") is None else number("gate.ms_per_row", gate["ms_per_row"], 0.0),
     }
     if data.get("minutes") is not None:
         policy["minutes"] = number("minutes", data["minutes"], 0.001)
     if data.get("mode") is not None:
         policy["mode"] = one_of("mode", data["mode"], ("quick", "auto", "comprehensive"))
     return policy
+
+
+def read_data(used: dict[str, Any]) -> dict[str, Any]:
+    """Which rows a run learns from, and how much each counts."""
+    unknown = sorted(set(used) - {"window", "span", "half_life", "rows", "with_original", "refresh", "exclude"})
+    if unknown:
+        raise DataError("wrong_policy", f"unknown in data: {', '.join(unknown)}")
+    found: dict[str, Any] = {"window": one_of("data.window", used.get("window", "expanding"), WINDOWS), "with_original": bool(used.get("with_original", False)), "refresh": bool(used.get("refresh", False))}
+    if found["window"] == "sliding" or used.get("span"):
+        found["span"] = str(used.get("span", "90d"))
+        seconds_of(found["span"])
+    if found["window"] == "decaying":
+        found["half_life"] = str(used.get("half_life", "30d"))
+        seconds_of(found["half_life"])
+    if found["window"] == "stratified":
+        found["rows"] = int(number("data.rows", used.get("rows", 50_000), 100.0))
+    if found["refresh"] and not found["with_original"]:
+        raise DataError("wrong_policy", "refresh reads the original set again: it wants with_original")
+    excluded = used.get("exclude", [])
+    if not isinstance(excluded, list):
+        raise DataError("wrong_policy", "data.exclude is a list")
+    found["exclude"] = [one_of("data.exclude", word, tuple(LEFT_OUT)) for word in excluded]
+    return found
+
+
+def choice_of(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy's data as a training set is asked for (`stream.jobs.training_set.Choice`)."""
+    data = policy["data"]
+    return {"half_life": seconds_of(data["half_life"]) if data.get("half_life") else 0, "rows": data.get("rows", 0), "exclude": data.get("exclude", [])}
 
 
 def read_trigger(data: Any) -> dict[str, Any]:
@@ -67,7 +97,7 @@ def read_trigger(data: Any) -> dict[str, Any]:
         return {"kind": kind, "count": int(number("trigger.count", data.get("count"), 1.0))}
     if kind == "manual":
         return {"kind": kind}
-    usual = {"drift": {"measure": "drift.failing", "above": 0.5}, "accuracy": {"measure": "accuracy.loss", "above": 0.1}}.get(kind, {})
+    usual = {"drift": {"measure": "drift.failing", "above": 0.5}, "accuracy": {"measure": "accuracy.loss", "above": 0.1}, "estimated": {"measure": "estimated.loss", "above": 0.1}}.get(kind, {})
     if "above" in data or "below" in data:
         usual = {k: v for k, v in usual.items() if k == "measure"}
     found = {**usual, **{k: v for k, v in data.items() if k in {"measure", "above", "below", "feature", "window", "least_rows"}}}
@@ -76,6 +106,11 @@ def read_trigger(data: Any) -> dict[str, Any]:
     number("trigger bound", found.get("above", found.get("below")), None)
     found["window"] = str(found.get("window", "1d"))
     seconds_of(found["window"])
+    if str(found["measure"]).startswith("estimated."):  # an estimate assumes that the concept stands: it never acts alone
+        other = data.get("and")
+        if not isinstance(other, dict) or str(other.get("measure")).startswith("estimated."):
+            raise DataError("wrong_policy", 'an estimate never acts alone: add "and": {"measure": …, "above": …} of something that was measured')
+        found["and"] = {k: v for k, v in read_trigger({"kind": "measure", **other}).items() if k != "kind"}
     return {"kind": kind, **found}
 
 
@@ -117,6 +152,12 @@ class Verdict:
     word: str
     sentence: str
     evidence: dict[str, Any]
+
+
+def too_slow(policy: dict[str, Any], took: float | None) -> str:
+    """Why a model's time for a row is over the policy's budget, or nothing."""
+    budget = policy["gate"].get("ms_per_row")
+    return f"too slow: {took:.3f} ms a row, {budget:g} at most" if budget is not None and took is not None and took > budget else ""
 
 
 def gate(policy: dict[str, Any], compared: dict[str, Any] | None, metric: str) -> Verdict:

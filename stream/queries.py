@@ -107,9 +107,9 @@ def _errors(row: dict[str, Any] | None, answered: int) -> dict[str, Any]:
 def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
     """Predictions with the latest actual that was received by a record time (microseconds), as a subquery."""
     known = f"deployment = {literal(deployment)} AND recorded_at <= fromUnixTimestamp64Micro({as_of})"
-    return f"""(SELECT p.*, a.latest.1 AS actual_value, a.latest.2 AS actual_class
+    return f"""(SELECT p.*, a.latest.1 AS actual_value, a.latest.2 AS actual_class, a.latest.4 AS acted_on, a.latest.5 AS actual_at
     FROM (SELECT * FROM predictions WHERE {known} AND ({where})) AS p
-    INNER JOIN (SELECT association_id, argMax((actual_value, actual_class, retracted), (occurred_at, recorded_at, event_id)) AS latest
+    INNER JOIN (SELECT association_id, argMax((actual_value, actual_class, retracted, acted_on, occurred_at), (occurred_at, recorded_at, event_id)) AS latest
         FROM actuals WHERE {known} GROUP BY association_id) AS a
     ON p.association_id = a.association_id WHERE NOT a.latest.3)"""
 

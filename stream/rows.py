@@ -179,6 +179,7 @@ def actual_rows(batch: Batch) -> pa.Table:
             "event_id": rows.column("id"),
             "source": pa.array([batch.source] * rows.num_rows, pa.string()),
             "sequence": pc.cast(rows.column("sequence"), pa.uint64()),
+            "acted_on": rows.column("acted_on") if "acted_on" in rows.schema.names else pa.array([False] * rows.num_rows),
         }
     )
 

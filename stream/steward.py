@@ -27,6 +27,7 @@ from stream.events import (
     ChampionChanged,
     Fact,
     NotificationEnded,
+    PolicyRunAwaits,
     PolicyRunFinished,
     PolicyRunStarted,
     RetrainingStarted,
@@ -34,7 +35,7 @@ from stream.events import (
 )
 from stream.measures import measured, seconds_of
 from stream.monitoring import comparison_answer
-from stream.notifications import ATTEMPTS, FIRST_WAIT, MOST_WAIT, Undelivered, deliver, secrets_of
+from stream.notifications import ATTEMPTS, FIRST_WAIT, MOST_WAIT, Undelivered, deliver, digest_due, secrets_of
 from stream.projections.watch import Run
 from stream.queries import Window
 
@@ -146,7 +147,7 @@ class Steward:
             return
         count = watch.raised.get(key, 0)
         if word == "raise":
-            fact = AlertRaised(name, rule["severity"], rule["measure"], float(found.value), alerts.bound_of(rule), found.window, found.sql)
+            fact = AlertRaised(name, rule["severity"], rule["measure"], float(found.value), alerts.bound_of(rule), found.window, found.sql, position=await asyncio.to_thread(position_of, self._log))
             await self._say(fact, deployment, f"{name}:{count}:{watch.cleared_at.get(key, 0)}")
         else:
             await self._say(AlertCleared(name, rule["measure"], float(found.value), found.window), deployment, f"{name}:{count}:{watch.firing[key].event_id}")
@@ -154,34 +155,44 @@ class Steward:
     # notifications
 
     async def _tell(self) -> None:
-        """Everyone who waits for a message and whose time has come."""
+        """Everyone who waits for a message and whose time has come: one message an alert, or one a digest."""
         watch, now = self._follower.catalog.watch, asyncio.get_running_loop().time()
-        due = [key for key in list(watch.pending) if self._tries.get(key, (0, 0.0))[1] <= now]
-        await asyncio.gather(*(self._tell_one(key) for key in due[:MOST_AT_ONCE]))
+        due: list[list[tuple[str, str]]] = []
+        for name, channel in list(watch.channels.items()):
+            keys = [key for key in list(watch.pending) if key[1] == name]
+            if not keys or self._tries.get(keys[0], (0, 0.0))[1] > now:
+                continue
+            if not channel.options.get("digest"):
+                due.extend([key] for key in keys if self._tries.get(key, (0, 0.0))[1] <= now)
+            elif digest_due(channel, [watch.pending[key].occurred_at for key in keys], watch.told_at.get(name, 0), now_us()):
+                due.append(keys)
+        await asyncio.gather(*(self._tell_one(keys) for keys in due[:MOST_AT_ONCE]))
 
-    async def _tell_one(self, key: tuple[str, str]) -> None:
+    async def _tell_one(self, keys: list[tuple[str, str]]) -> None:
+        """One message to one channel; each of its alerts is said to be told, or given up after some attempts."""
         watch = self._follower.catalog.watch
-        event, channel = watch.pending.get(key), watch.channels.get(key[1])
-        if event is None or channel is None:
+        events, channel = [watch.pending[key] for key in keys if key in watch.pending], watch.channels.get(keys[0][1])
+        if not events or channel is None:
             return
-        attempts = self._tries.get(key, (0, 0.0))[0] + 1
+        attempts = self._tries.get(keys[0], (0, 0.0))[0] + 1
         reason = ""
         try:
             secrets = await asyncio.to_thread(secrets_of, self._registry.artifacts, channel.name)
-            await deliver(channel, secrets, event)
+            await deliver(channel, secrets, events)
         except Undelivered as error:
             reason = str(error)
             log.info("%s was not told (%d): %s", channel.name, attempts, reason)
         if reason and attempts < ATTEMPTS:
-            wait = min(FIRST_WAIT * 2**attempts, MOST_WAIT)
-            self._tries[key] = (attempts, asyncio.get_running_loop().time() + wait)
+            self._tries[keys[0]] = (attempts, asyncio.get_running_loop().time() + min(FIRST_WAIT * 2**attempts, MOST_WAIT))
             return
-        try:
-            await self._say(NotificationEnded(key[0], key[1], attempts, reason), event.deployment, f"{key[0]}:{key[1]}")
-        except BrokerUnavailable:
-            self._tries[key] = (attempts - 1, 0.0)  # told, but not written down: it may be told twice, by one key
-            return
-        self._tries.pop(key, None)
+        for event in events:
+            key = (event.event_id, channel.name)
+            try:
+                await self._say(NotificationEnded(*key, attempts, reason), event.deployment, ":".join(key))
+            except BrokerUnavailable:
+                self._tries[key] = (attempts - 1, 0.0)  # told, but not written down: it may be told twice, by one key
+                return
+            self._tries.pop(key, None)
 
     # policies
 
@@ -217,7 +228,13 @@ class Steward:
         found = measured(self._log, self._registry, self._follower.catalog, deployment, trigger, now)
         if not policies.crossed(trigger, found.value):
             return None
-        return {"trigger": trigger["kind"], "measure": trigger["measure"], "value": found.value, "window": found.window, "sql": found.sql}
+        evidence = {"trigger": trigger["kind"], "measure": trigger["measure"], "value": found.value, "window": found.window, "sql": found.sql}
+        if "and" in trigger:
+            other = measured(self._log, self._registry, self._follower.catalog, deployment, trigger["and"], now)
+            if not policies.crossed(trigger["and"], other.value):
+                return None
+            evidence["and"] = {"measure": trigger["and"]["measure"], "value": other.value, "window": other.window, "sql": other.sql}
+        return evidence
 
     async def _step(self, run: Run) -> None:
         """Take a run one step further."""
@@ -236,12 +253,24 @@ class Steward:
     async def _retrain(self, run: Run, policy: dict[str, Any]) -> None:
         catalog = self._follower.catalog
         start = ""
-        if policy["data"]["window"] == "sliding":
+        if policy["data"].get("span"):
             rows = await asyncio.to_thread(self._log.rows, f"SELECT toUnixTimestamp64Micro(max(occurred_at)) AS t FROM outcomes_log WHERE deployment = {literal(run.deployment)}")
             start = iso(max(0, int(rows[0]["t"]) - seconds_of(policy["data"]["span"]) * 1_000_000))
         champion = catalog.models[catalog.deployment(run.deployment).now.champion]
-        names = champion.blueprint.removeprefix("blend of ").split(", ") if policy["model_selection"] == "same_blueprint" else []
-        fact = RetrainingStarted(run.run_id, iso(run.started_at), start, policy["data"]["with_original"], policy.get("minutes"), names, policy["action"] != "register", policy.get("mode", ""))
+        names = champion.blueprint.removeprefix("blend of ").split(", ") if policy["model_selection"] != "autopilot" else []
+        fact = RetrainingStarted(
+            run.run_id,
+            iso(run.started_at),
+            start,
+            policy["data"]["with_original"],
+            policy.get("minutes"),
+            names,
+            policy["action"] != "register",
+            policy.get("mode", ""),
+            policies.choice_of(policy),
+            champion.blueprint if policy["model_selection"] == "same_hyperparameters" else "",
+            policy["data"].get("refresh", False),
+        )
         await self._say(fact, run.deployment, run.run_id)
 
     async def _result(self, run: Run, policy: dict[str, Any], model_id: str) -> None:
@@ -256,11 +285,15 @@ class Steward:
             await self._after_promotion(run, policy, model_id)
         elif model_id not in dict(deployment.now.challengers):
             await self._finish(run, "cancelled", f"model {model_id[:12]} is no challenger any more", evidence)
-        else:
+        elif slow := policies.too_slow(policy, self._follower.catalog.models[model_id].summary.get("ms_per_row")):
+            await self._finish(run, "refused", f"model {model_id[:12]} is {slow}", evidence)
+        elif not run.awaits:
             since = next(v.since for v in deployment.versions if model_id in dict(v.challengers))
             compared, metric = await asyncio.to_thread(self._compare, run.deployment, model_id, since)
             verdict = policies.gate(policy, compared, metric)
-            if verdict.word == "accept" and not policy["gate"]["person"]:
+            if verdict.word == "accept" and policy["gate"]["person"]:
+                await self._say(PolicyRunAwaits(run.run_id, model_id, f"model {model_id[:12]} is {verdict.sentence}", {**evidence, **verdict.evidence}), run.deployment, f"{run.run_id}:awaits")
+            elif verdict.word == "accept":
                 await self._say(ChampionChanged(model_id, f"policy {run.policy}: {verdict.sentence}", deployment.now.version), run.deployment, f"{run.run_id}:promote:{deployment.now.version}")
             elif verdict.word == "refuse":
                 sentence = f"model {model_id[:12]} is {verdict.sentence}"
@@ -301,3 +334,6 @@ class Steward:
         return await self._say(PolicyRunFinished(run.run_id, outcome, sentence, evidence), run.deployment, f"{run.run_id}:{outcome}")
 
 
+def position_of(log: EventLog) -> dict[str, int]:
+    """How far the log had come with each source when a number was read from it."""
+    return {row["source"]: int(row["sequence"]) for row in log.rows("SELECT source, sequence FROM log_progress ORDER BY source")}

@@ -11,6 +11,7 @@ import socket
 import time
 from typing import Any
 
+from models.errors import DataError
 from models.registry import Artifacts, Registry
 from models.table import read_table
 from stream.broker import BrokerUnavailable, Producer
@@ -32,7 +33,7 @@ from stream.events import (
     RetrainingFinished,
 )
 from stream.heartbeats import heartbeats
-from stream.jobs import training_set
+from stream.jobs import sources, training_set
 from stream.jobs.autopilot import Run
 from stream.jobs.replay import replay
 from stream.projections.catalog import RUNNING, Job, Project
@@ -173,8 +174,11 @@ class Trainer:
         champion = self._follower.catalog.models[deployment.now.champion]
         parent = self._follower.catalog.projects.get(champion.project_id)
         options: dict[str, Any] = dict(parent.options) if parent else {"target": champion.target}
+        original = parent.file if parent and request["with_original"] else ""
         try:
             package = await asyncio.to_thread(self._registry.load, champion.model_id)
+            if request.get("refresh") and parent is not None:
+                original = await asyncio.to_thread(self._fetched_again, parent)
             name, record = await asyncio.to_thread(
                 lambda: training_set.build(
                     self._log,
@@ -183,8 +187,9 @@ class Trainer:
                     job.deployment,
                     cut_off=parse_time(request["cut_off"]),
                     start=parse_time(request["start"]) if request["start"] else 0,
-                    original=parent.file if parent and request["with_original"] else "",
+                    original=original,
                     options=options,
+                    choice=training_set.read_choice(request.get("choice") or {}),
                 )
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the job ends with its reason
@@ -192,14 +197,24 @@ class Trainer:
             return
         kept = {f.name for f in package.schema.features} | set(package.schema.unused)
         options |= {"timestamp": training_set.EVENT_TIME, "training_set": record, "task": champion.task, "association_id": ASSOCIATION, "exclude": [e for e in options.get("exclude", []) if e in kept]}
-        options |= {name: request[name] for name in ("minutes", "mode", "blueprints") if request.get(name)}
+        options |= {name: request[name] for name in ("minutes", "mode", "blueprints", "keep") if request.get(name)}
         options["classes"] = list(package.schema.target.classes)  # they keep their places, whether the newest rows have them or not
         options["enter"] = bool(request.get("enter", True))
         present = await asyncio.to_thread(self._columns, name)
-        options = {k: v for k, v in options.items() if k not in {"group", "weight"} or v in present}
+        options = {k: v for k, v in options.items() if k != "weight" and (k != "group" or v in present)}
+        if training_set.WEIGHT in present:
+            options["weight"] = training_set.WEIGHT
+        options.setdefault("gap_seconds", record["label_delay_seconds"])
         options["exclude"] = [column for column in options["exclude"] if column in present]
         await self._say(ProjectCreated(job.job_id, f"retraining of {job.deployment}", name, options, job.job_id), job.deployment, key=job.job_id)
         await self._follower.wait_for(lambda c: job.job_id in c.projects, 15)
+
+    def _fetched_again(self, parent: Project) -> str:
+        """The original set as its source has it now."""
+        if not parent.options.get("source"):
+            raise DataError("no_source", "the original set was uploaded: there is no source to read it from again")
+        url = sources.url_of(self._artifacts, parent.project_id, parent.options["source"])
+        return sources.fetch(self._artifacts, self._settings.data_dir / "uploads", url, parent.options.get("query", ""))
 
     def _columns(self, name: str) -> set[str]:
         """The columns of a training set."""

@@ -72,9 +72,13 @@ def alerts(deployment: str | None, name: str, file: Path | None, backtest: Path 
 @click.option("--file", "file", type=FILE, default=None, help="A policy as JSON.")
 @click.option("--run", "started", default="", help="Begin a run of this policy now.")
 @click.option("--remove", default="", help="Take this policy away.")
+@click.option("--promote", default="", help="Promote the model of this run, which waits for a person.")
+@click.option("--refuse", default="", help="Refuse the model of this run.")
+@click.option("--cancel", "cancelled", default="", help="Break this run off.")
+@click.option("--reason", default="", help="Why, with --promote and --refuse.")
 @AS_JSON
-def policies(deployment: str, name: str, file: Path | None, started: str, remove: str, as_json: bool) -> None:
-    """Show retraining policies and their runs; set, run or remove one.
+def policies(deployment: str, name: str, file: Path | None, started: str, remove: str, promote: str, refuse: str, cancelled: str, reason: str, as_json: bool) -> None:
+    """Show retraining policies and their runs; set, run or remove one; decide a run that waits.
 
     Example: champion policies flights --set monthly --file policy.json
     """
@@ -86,10 +90,16 @@ def policies(deployment: str, name: str, file: Path | None, started: str, remove
     elif remove:
         api.call("DELETE", f"{path}/{remove}")
     found = list(api.items(path))
+    for run_id, decision in ((promote, "promote"), (refuse, "refuse"), (cancelled, "")):
+        if run_id:
+            policy = next((p["name"] for p in found for r in p["runs"] if r["run_id"] == run_id), "")
+            at = f"{path}/{policy}/runs/{run_id}"
+            api.post(at + "/decision", {"decision": decision, "reason": reason}) if decision else api.call("DELETE", at)
+            found = list(api.items(path))
     if as_json:
         show(found, as_json)
         return
     show([{"policy": p["name"], "trigger": p["trigger"], "action": p["action"], "runs": len(p["runs"])} for p in found], as_json)
-    runs = [{"policy": r["policy"], "started": r["started_at"][:19], "outcome": r["outcome"], "what": r["sentence"]} for p in found for r in p["runs"]]
+    runs = [{"run": r["run_id"], "policy": r["policy"], "started": r["started_at"][:19], "outcome": r["outcome"], "what": r["sentence"]} for p in found for r in p["runs"]]
     if runs:
         show(runs, as_json, title="runs")

@@ -11,14 +11,14 @@ from gateway.errors import ApiError, json_response, object_body
 from gateway.keys import FOLLOWER, PUBLISHER, TELEMETRY
 from gateway.protocols.native import csv_rows
 from stream.clock import now_us
-from stream.courier import actual_id, parse_item
+from stream.courier import Actual, actual_id, parse_item
 from stream.errors import Malformed
 from stream.events import new_id
 from stream.rows import number_or_none
 
 RECORD_ROWS = 2000
 MOST_REASONS = 1000
-RENAMED = {"associationId": "association_id", "actualValue": "actual"}
+RENAMED = {"associationId": "association_id", "actualValue": "actual", "wasActedOn": "acted_on"}
 
 
 async def upload(request: web.Request) -> web.Response:
@@ -27,7 +27,7 @@ async def upload(request: web.Request) -> web.Response:
 
 
 async def upload_datarobot(request: web.Request) -> web.Response:
-    """The same in DataRobot's names: {"data": [{"associationId", "actualValue", "timestamp"?}]}."""
+    """The same in DataRobot's names: {"data": [{"associationId", "actualValue", "timestamp"?, "wasActedOn"?}]}."""
     data = await object_body(request, "data")
     if not isinstance(data["data"], list):
         raise ApiError(422, "wrong_type", 'send {"data": [{"associationId", "actualValue"}, …]}')
@@ -44,20 +44,20 @@ def take(request: web.Request, items: list[Any]) -> web.Response:
     regression = known is not None and catalog.models[known.now.champion].task == "regression"
     now = now_us()
     key = request.headers.get("Idempotency-Key", "")
-    rows: list[tuple[str, str | None, int | None, str]] = []
+    rows: list[Actual] = []
     rejected: list[dict[str, Any]] = []
     for number, item in enumerate(items):
         try:
             if not isinstance(item, dict):
                 raise Malformed("an actual is an object")
-            association, actual, timestamp, own = parse_item(item)
+            association, actual, timestamp, own, acted_on = parse_item(item)
             if regression and actual is not None and number_or_none(actual) is None:
                 raise Malformed(f"'actual' must be a number, not {actual!r}")
         except Malformed as error:
             rejected.append({"row": number, "reason": str(error)})
             continue
         identity = own or (new_id(f"{name}:{key}:{number}") if key else actual_id(name, association, actual, timestamp, now))
-        rows.append((association, actual, timestamp, identity))
+        rows.append((association, actual, timestamp, identity, acted_on))
     position = journal(request, name, rows, now)
     telemetry = request.app[TELEMETRY]
     label = name if known is not None else "unknown"
@@ -69,7 +69,7 @@ def take(request: web.Request, items: list[Any]) -> web.Response:
     return json_response(answer, 202)
 
 
-def journal(request: web.Request, name: str, rows: list[tuple[str, str | None, int | None, str]], now: int) -> str:
+def journal(request: web.Request, name: str, rows: list[Actual], now: int) -> str:
     """Keep the rows; JournalFull (503) where that cannot be done: actuals are never accepted unrecorded."""
     source, sequence = "", 0
     for at in range(0, len(rows), RECORD_ROWS):

@@ -27,6 +27,7 @@ from stream.events import (
     RetrainingStarted,
 )
 from stream.learners import PREFIX
+from stream.policies import choice_of, read_data
 from stream.projections.catalog import CANCELLED, Catalog, Deployment
 from stream.recount import package_of
 
@@ -221,7 +222,10 @@ async def replay(request: web.Request) -> web.Response:
 
 
 async def retrain(request: web.Request) -> web.Response:
-    """Make a training set of stored requests and the actuals known now, and run AutoPilot on it."""
+    """Make a training set of stored requests and the actuals known now, and run AutoPilot on it.
+
+    {"from"?, "cut_off"?, "with_original"?, "minutes"?, "data"?: {"window", "half_life", "rows", "exclude", "refresh"}}
+    """
     data = await object_body(request)
     name = request.match_info["d"]
     request.app[FOLLOWER].catalog.deployment(name)
@@ -232,7 +236,8 @@ async def retrain(request: web.Request) -> web.Response:
     except (ValueError, TypeError, OverflowError) as error:
         raise ApiError(422, "wrong_type", str(error)) from error
     retraining_id = job_id(request)
-    fact = RetrainingStarted(retraining_id, iso(cut_off), start, bool(data.get("with_original", False)), minutes)
+    used = read_data({"with_original": bool(data.get("with_original", False)), **(data.get("data") or {})})
+    fact = RetrainingStarted(retraining_id, iso(cut_off), start, used["with_original"], minutes, choice=choice_of({"data": used}), refresh=used["refresh"])
     _, position = await propose(request, fact, name)
     return json_response({"retraining_id": retraining_id, "project_id": retraining_id, "state": "queued", "position": position}, 202)
 

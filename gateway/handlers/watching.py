@@ -11,13 +11,14 @@ from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import page, propose, wait_after
-from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY
+from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY, SERVING
 from stream import alerts, policies
 from stream.backtest import backtest
 from stream.clock import iso, now_us
-from stream.events import AlertRaised, AlertRuleRemoved, AlertRuleSet, ChannelRemoved, ChannelSet, PolicyRemoved, PolicyRunStarted, PolicySet, new_id
+from stream.events import AlertRaised, AlertRuleRemoved, AlertRuleSet, ChampionChanged, ChannelRemoved, ChannelSet, PolicyRemoved, PolicyRunFinished, PolicyRunStarted, PolicySet, ProjectFailed, new_id
 from stream.measures import measured
 from stream.notifications import read_channel
+from stream.projections.catalog import RUNNING
 from stream.projections.watch import Run, Watch
 from stream.queries import BUCKETS
 
@@ -49,7 +50,7 @@ async def channels(request: web.Request) -> web.Response:
 
 
 async def put_channel(request: web.Request) -> web.Response:
-    """Set a channel: {"kind": "webhook"|"slack"|"teams", "url", "secret"?} or {"kind": "email", "host", "port", "from", "to"}."""
+    """Set a channel: {"kind": "webhook"|"slack"|"teams", "url", "secret"?} or {"kind": "email", "host", "port", "from", "to"}; "digest": "1h" gathers."""
     found, secrets = read_channel(name_of(request), await object_body(request, "kind"))
     if secrets:
         await asyncio.to_thread(request.app[ARTIFACTS].write, f"secrets/{found.name}.json", orjson.dumps(secrets))
@@ -77,7 +78,7 @@ async def alert_rules(request: web.Request) -> web.Response:
 
 
 async def put_rule(request: web.Request) -> web.Response:
-    """Set an alert rule: measure, above or below, window, clear, cool_down, severity, channels, silenced_until."""
+    """Set an alert rule: measure, above or below, window, clear, cool_down, severity, channels, silenced_until, silent_hours."""
     name, rule = deployment_of(request), alerts.read_rule(await object_body(request, "measure"))
     unknown = [c for c in rule["channels"] if c not in watch_of(request).channels]
     if unknown:
@@ -134,8 +135,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "policy": run.policy,
         "started_at": iso(run.started_at),
         "evidence": run.evidence,
-        "outcome": run.outcome or "under way",
-        "sentence": run.sentence,
+        "outcome": run.outcome or ("waits for a person" if run.awaits else "under way"),
+        "sentence": run.sentence or run.proposal,
         "result": run.result,
         "finished_at": iso(run.finished_at) if run.finished_at else None,
     }
@@ -160,6 +161,44 @@ async def delete_policy(request: web.Request) -> web.Response:
     """Take a policy away; a run of it that is under way is cancelled."""
     _, position = await propose(request, PolicyRemoved(name_of(request)), deployment_of(request))
     return json_response({"name": request.match_info["name"], "position": position})
+
+
+async def decide_run(request: web.Request) -> web.Response:
+    """A person's word on a run that waits for it: {"decision": "promote"|"refuse", "reason"}."""
+    data = await object_body(request, "decision", "reason")
+    name, run = deployment_of(request), run_of(request)
+    who, reason = request.get("actor", "") or "a person", str(data["reason"])
+    if not run.awaits or run.outcome:
+        raise ApiError(409, "not_waiting", f"run {run.run_id!r} does not wait for a person")
+    if data["decision"] == "promote":
+        deployment = request.app[FOLLOWER].catalog.deployment(name)
+        _, position = await propose(request, ChampionChanged(run.awaits, f"policy {run.policy}, approved by {who}: {reason}. {run.proposal}", deployment.now.version), name)
+        await request.app[SERVING].loaded(name, deployment.now.version)
+    elif data["decision"] == "refuse":
+        sentence = f"model {run.awaits[:12]} was refused by {who}: {reason}"
+        _, position = await propose(request, PolicyRunFinished(run.run_id, "refused", sentence, run.result), name)
+    else:
+        raise ApiError(422, "wrong_decision", "decision is promote or refuse")
+    return json_response({"run_id": run.run_id, "decision": data["decision"], "position": position})
+
+
+async def cancel_run(request: web.Request) -> web.Response:
+    """Break a run off; what it trains is stopped."""
+    name, run = deployment_of(request), run_of(request)
+    sentence = f"cancelled by {request.get('actor', '') or 'a person'}"
+    _, position = await propose(request, PolicyRunFinished(run.run_id, "cancelled", sentence, run.result), name)
+    project = request.app[FOLLOWER].catalog.projects.get(run.run_id)
+    if project is not None and project.state in RUNNING:
+        await propose(request, ProjectFailed(run.run_id, "cancelled", sentence), name)
+    return json_response({"run_id": run.run_id, "outcome": "cancelled", "position": position})
+
+
+def run_of(request: web.Request) -> Run:
+    """The run of the path; 404 where there is none."""
+    run = watch_of(request).runs.get(request.match_info["run"])
+    if run is None or (run.deployment, run.policy) != (deployment_of(request), name_of(request)):
+        raise ApiError(404, "unknown_run", f"there is no run {request.match_info['run']!r} of this policy")
+    return run
 
 
 async def run_policy(request: web.Request) -> web.Response:

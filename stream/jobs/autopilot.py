@@ -23,13 +23,15 @@ Message = dict[str, Any]
 
 def options_from(data: dict[str, Any]) -> Options:
     """A project's options as AutoPilot wants them."""
-    known = {"target", "task", "metric", "timestamp", "association_id", "drop_leakage", "holdout", "gap_seconds", "minutes", "seed", "group", "weight"}
+    known = {"target", "task", "metric", "timestamp", "association_id", "drop_leakage", "holdout", "gap_seconds", "minutes", "seed", "group", "weight", "keep"}
     found = {name: value for name, value in data.items() if name in known}
     return Options(**found, positive=data.get("positive_class"), classes=tuple(data.get("classes", ())), exclude=tuple(data.get("exclude", ())))
 
 
 def recipes(options: dict[str, Any]) -> tuple[Blueprint, ...]:
     """The blueprints of a mode, or those that were asked for beside the simplest ones, which always take part."""
+    if options.get("keep"):
+        return tuple(b for b in REPOSITORY if b.name in options["blueprints"])
     if options.get("blueprints"):
         return tuple(b for b in REPOSITORY if b.name in {*options["blueprints"], "constant", "linear_strong"})
     return QUICK if options.get("mode") == "quick" else REPOSITORY

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+ALTER = re.compile(r"ALTER TABLE (\w+)")
 ENGINE = re.compile(r"ENGINE = ReplacingMergeTree(?:\((\w+)\))?")
 SINGLE = frozenset({"events_log", "refused_events", "drift_log", "log_progress_log", "heartbeats", "dead_letters_log"})
 
@@ -29,7 +30,11 @@ def on_cluster(cluster: str) -> list[str]:
     out = [f"CREATE DATABASE IF NOT EXISTS champion ON CLUSTER '{cluster}'"]
     for _, statements in migrations():
         for statement in statements:
-            table = TABLE.match(statement)
+            table, alter = TABLE.match(statement), ALTER.match(statement)
+            if alter is not None:
+                names = [alter[1]] if alter[1] in SINGLE else [alter[1] + "_local", alter[1]]
+                out.extend(ALTER.sub(f"ALTER TABLE champion.{name} ON CLUSTER '{cluster}'", statement, count=1) for name in names)
+                continue
             if table is None:
                 out.append(clustered_view(statement, cluster))
                 continue

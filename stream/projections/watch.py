@@ -39,6 +39,8 @@ class Run:
     sentence: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     finished_at: int = 0
+    awaits: str = ""  # the model that waits for a person's word, and why it may be promoted
+    proposal: str = ""
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Watch:
     runs: dict[str, Run] = field(default_factory=dict)
     cohorts: dict[str, list[events.CohortMatured]] = field(default_factory=dict)
     concepts: dict[str, list[events.ConceptDriftDetected]] = field(default_factory=dict)
+    told_at: dict[str, int] = field(default_factory=dict)  # when each channel was told of anything last
 
     def apply(self, event: Event, deployment_of: Callable[[str], Any]) -> None:
         """Apply an event; Refused where it does not fit."""
@@ -116,8 +119,22 @@ def _cleared(watch: Watch, event: Event, fact: events.AlertCleared) -> None:
     _queue(watch, event, watch.rules.get(key, {}))
 
 
+def in_hours(at: int, spans: list[str]) -> bool:
+    """Whether a moment (microseconds) lies in one of some daily spans of UTC, such as 22:00-06:30.
+
+    >>> in_hours(23 * 3_600_000_000, ["22:00-06:30"]), in_hours(12 * 3_600_000_000, ["22:00-06:30"])
+    (True, False)
+    """
+    minute = at // 60_000_000 % 1440
+    for span in spans:
+        start, end = (int(t[:2]) * 60 + int(t[3:]) for t in span.split("-"))
+        if (start <= minute < end) if start <= end else (minute >= start or minute < end):
+            return True
+    return False
+
+
 def _queue(watch: Watch, event: Event, rule: dict[str, Any]) -> None:
-    if event.occurred_at < int(rule.get("silenced_until", 0)):
+    if event.occurred_at < int(rule.get("silenced_until", 0)) or in_hours(event.occurred_at, rule.get("silent_hours", [])):
         return
     for channel in rule.get("channels", []):
         if channel in watch.channels:
@@ -125,9 +142,9 @@ def _queue(watch: Watch, event: Event, rule: dict[str, Any]) -> None:
 
 
 def _notification_ended(watch: Watch, event: Event, fact: events.NotificationEnded) -> None:
-    del event
     if watch.pending.pop((fact.alert_id, fact.channel), None) is None:
         raise Refused("conflict", "is_told", "this channel was told already")
+    watch.told_at[fact.channel] = event.occurred_at
 
 
 def _policy_set(watch: Watch, event: Event, fact: events.PolicySet) -> None:
@@ -145,6 +162,14 @@ def _run_started(watch: Watch, event: Event, fact: events.PolicyRunStarted) -> N
     if watch.run_of(event.deployment) is not None:
         raise Refused("conflict", "run_under_way", f"a run of {event.deployment!r} is under way")
     watch.runs[fact.run_id] = Run(fact.run_id, event.deployment, fact.policy, event.occurred_at, fact.evidence)
+
+
+def _run_awaits(watch: Watch, event: Event, fact: events.PolicyRunAwaits) -> None:
+    del event
+    run = watch.runs.get(fact.run_id)
+    if run is None or run.outcome or run.awaits:
+        raise Refused("conflict", "run_ended", f"run {fact.run_id!r} is unknown, over or waits already")
+    run.awaits, run.proposal, run.result = fact.model_id, fact.sentence, fact.evidence
 
 
 def _run_finished(watch: Watch, event: Event, fact: events.PolicyRunFinished) -> None:
@@ -176,6 +201,7 @@ APPLY: dict[str, Callable[[Watch, Event, Any], None]] = {
     "policy_set": _policy_set,
     "policy_removed": _policy_removed,
     "policy_run_started": _run_started,
+    "policy_run_awaits": _run_awaits,
     "policy_run_finished": _run_finished,
     "cohort_matured": _cohort_matured,
     "concept_drift_detected": _concept_drift,

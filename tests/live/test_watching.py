@@ -122,6 +122,7 @@ def test_a_raised_alert_reaches_every_channel_signed_and_is_cleared(world, hooks
         assert (told["type"], told["rule"], told["severity"]) == ("alert_raised", "drifting", "critical")
         assert told["value"] > 0.5
         assert world.sql(told["sql"])
+        assert told["position"]  # how far the log had come
         assert until(lambda: Letters.got)[0][1] == ["ops@example.com"]
         until(lambda: len([g for g in Hooks.got if g[0] == "/flaky"]) == 3)
         assert len({g[1]["Idempotency-Key"] for g in Hooks.got if g[0] == "/flaky"}) == 1
@@ -233,6 +234,86 @@ def test_a_worse_model_is_refused_with_its_numbers_and_leaves_the_shadow(world, 
     assert "not better than the champion" in run["sentence"]
     assert until(lambda: not world.api.get("/v1/deployments/wary")["challengers"])
     assert world.api.get("/v1/deployments/wary")["champion"]["model_id"] == models["linear"]
+
+
+def run_to_a_person(world, models, name, **gate):
+    """A deployment whose run has found a better model, which waits for a person."""
+    world.api.post("/v1/deployments", {"name": name, "model_id": models["linear"]})
+    world.api.get(f"/v1/deployments/{name}", after=ask(world, name, random.Random(3), 500, label=noisy_upside_down))
+    policy = {"action": "replace", "model_selection": "same_hyperparameters", "data": {"window": "decaying", "half_life": "1h"}, "gate": {"soak_rows": 300, "person": True, **gate}}
+    world.api.call("PUT", f"/v1/deployments/{name}/policies/try", policy)
+    return world.api.post(f"/v1/deployments/{name}/policies/try/runs")["run_id"]
+
+
+def runs_until(world, name, outcomes, seconds=120):
+    rng, end = random.Random(7), time.monotonic() + seconds
+    while time.monotonic() < end:
+        ask(world, name, rng, 60, label=noisy_upside_down)
+        runs = [r for p in world.api.items(f"/v1/deployments/{name}/policies") for r in p["runs"]]
+        if runs and runs[0]["outcome"] in outcomes:
+            return runs[0]
+        time.sleep(0.2)
+    raise AssertionError(runs)
+
+
+def test_a_better_model_waits_for_a_person_and_is_promoted_by_their_word(world, models):
+    run_id = run_to_a_person(world, models, "careful")
+    waiting = runs_until(world, "careful", {"waits for a person", "failed", "refused"})
+    assert waiting["outcome"] == "waits for a person", waiting
+    assert "better than the champion" in waiting["sentence"]
+    champion = world.api.get("/v1/deployments/careful")["champion"]
+    assert champion["model_id"] == models["linear"]
+    at = f"/v1/deployments/careful/policies/try/runs/{run_id}"
+    with pytest.raises(Refusal) as found:
+        world.api.post(at + "/decision", {"decision": "perhaps", "reason": "x"})
+    assert found.value.code == "wrong_decision"
+    assert "careful" in world.api.text("/")  # the inventory shows what waits
+    world.api.post(at + "/decision", {"decision": "promote", "reason": "looks right"})
+    ended = runs_until(world, "careful", {"promoted"})
+    found = world.api.get("/v1/deployments/careful")["champion"]
+    assert "looks right" in found["reason"]
+    assert "better than the champion" in found["reason"]
+    assert found["blueprint"] == "linear"  # nothing but the champion's recipe
+    project = world.api.get(f"/v1/projects/{run_id}")
+    assert project["options"]["weight"] == "champion_weight"
+    assert world.api.post(f"/v1/projects/{run_id}/training-set/rebuild")["equal"]
+    assert ended["result"]["model_id"] == found["model_id"]
+
+
+def test_a_person_may_refuse_and_a_run_may_be_broken_off(world, models):
+    run_id = run_to_a_person(world, models, "picky")
+    runs_until(world, "picky", {"waits for a person"})
+    at = "/v1/deployments/picky/policies/try/runs/"
+    world.api.post(f"{at}{run_id}/decision", {"decision": "refuse", "reason": "not in December"})
+    run = runs_until(world, "picky", {"refused"})
+    assert "not in December" in run["sentence"]
+    until(lambda: not world.api.get("/v1/deployments/picky")["challengers"])
+    with pytest.raises(Refusal) as found:
+        world.api.post(f"{at}{run_id}/decision", {"decision": "promote", "reason": "x"})
+    assert found.value.code == "not_waiting"
+    again = world.api.post("/v1/deployments/picky/policies/try/runs")["run_id"]
+    world.api.call("DELETE", f"{at}{again}")
+    assert runs_until(world, "picky", {"cancelled"})["run_id"] == again
+    with pytest.raises(Refusal) as found:
+        world.api.call("DELETE", f"{at}nobody")
+    assert found.value.code == "unknown_run"
+
+
+def test_a_model_over_the_budget_of_milliseconds_is_refused(world, models):
+    run_to_a_person(world, models, "hasty", ms_per_row=1e-6)
+    assert "too slow" in runs_until(world, "hasty", {"refused", "promoted", "waits for a person"})["sentence"]
+
+
+def test_a_channel_with_a_digest_is_told_of_several_alerts_in_one_message(world, hooks):
+    world.api.call("PUT", "/v1/channels/daily", {"kind": "webhook", "url": hooks + "/daily", "digest": "3s"})
+    for name in ("one", "two", "three"):
+        world.api.call("PUT", f"/v1/deployments/alerted/alert-rules/{name}", {"measure": "silence.actuals", "above": 10**9, "channels": ["daily"]})
+    asked = {world.api.post(f"/v1/deployments/alerted/alert-rules/{name}/test")["alert_id"] for name in ("one", "two", "three")}
+    body = json.loads(until(lambda: next((g for g in Hooks.got if g[0] == "/daily"), None))[2])
+    assert body["type"] == "digest"
+    assert {a["event_id"] for a in body["alerts"]} == asked
+    until(lambda: len([e for e in world.api.get("/v1/events", type="notification_ended")["items"] if e["payload"]["alert_id"] in asked]) == 3)
+    assert len([g for g in Hooks.got if g[0] == "/daily"]) == 1
 
 
 def test_a_retraining_without_labels_fails_with_its_reason(world, models):

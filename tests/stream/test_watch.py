@@ -7,9 +7,10 @@ from stream import events
 from stream.alerts import judge, read_rule
 from stream.errors import Refused
 from stream.events import Event
-from stream.notifications import read_channel
-from stream.policies import crossed, gate, read_policy, rested, scheduled
+from stream.notifications import digest_due, read_channel
+from stream.policies import choice_of, crossed, gate, read_policy, rested, scheduled, too_slow
 from stream.projections.catalog import Catalog
+from stream.projections.watch import in_hours
 
 SECOND = 1_000_000
 RULE = read_rule({"measure": "drift.psi", "above": 0.25, "clear": 0.1, "cool_down": "10m", "channels": ["ops"]})
@@ -38,7 +39,8 @@ def test_a_rule_may_watch_for_too_little():
     "data",
     [{}, {"measure": "luck", "above": 1}, {"measure": "drift.psi"}, {"measure": "drift.psi", "above": 1, "below": 0}, {"measure": "drift.psi", "above": "x"}, {"measure": "drift.psi", "above": 1, "clear": 2},
      {"measure": "drift.psi", "above": 1, "window": "soon"}, {"measure": "drift.psi", "above": 1, "severity": "meh"}, {"measure": "drift.psi", "above": 1, "channels": "ops"}, {"measure": "drift.psi", "above": 1, "typo": 1},
-     {"measure": "drift.psi", "above": float("nan")}, {"measure": "drift.psi", "above": 1, "silenced_until": "later"}],
+     {"measure": "drift.psi", "above": float("nan")}, {"measure": "drift.psi", "above": 1, "silenced_until": "later"},
+     {"measure": "drift.psi", "above": 1, "silent_hours": ["25:00-26:00"]}, {"measure": "drift.psi", "above": 1, "silent_hours": "22:00-06:00"}],
 )  # fmt: skip
 def test_a_rule_that_cannot_be_meant_is_refused(data):
     with pytest.raises(DataError):
@@ -103,6 +105,60 @@ def test_a_silenced_rule_raises_and_tells_nobody():
     assert not story.catalog.watch.pending
 
 
+def test_silent_hours_come_back_every_day_and_may_span_midnight():
+    hours = ["22:00-06:30", "12:00-13:00"]
+    minute = 60 * SECOND
+    told = [not in_hours(10**9 * 86_400 + m * minute, hours) for m in (0, 389, 390, 719, 720, 779, 780, 1319, 1320)]
+    assert told == [False, False, True, True, False, False, True, True, False]
+    story = Story()
+    story.say(events.AlertRuleSet("drifting", read_rule({**RULE, "silent_hours": ["00:00-01:00"]})))
+    story.raise_alert()
+    assert story.catalog.watch.firing
+    assert not story.catalog.watch.pending
+
+
+def test_a_digest_is_due_when_its_span_has_passed_since_the_last_or_the_first_alert():
+    channel = read_channel("ops", {"kind": "webhook", "url": "http://x", "digest": "1h"})[0]
+    hour = 3600 * SECOND
+    assert not digest_due(channel, [10 * hour, 10 * hour + 5], 0, 11 * hour - 1)
+    assert digest_due(channel, [10 * hour, 10 * hour + 5], 0, 11 * hour)
+    assert not digest_due(channel, [10 * hour], 10 * hour + 7, 11 * hour)
+    with pytest.raises(DataError):
+        read_channel("ops", {"kind": "webhook", "url": "http://x", "digest": "often"})
+
+
+def test_a_run_waits_for_a_person_once_and_then_ends():
+    story = Story()
+    story.say(events.PolicySet("monthly", read_policy({})))
+    story.say(events.PolicyRunStarted("r1", "monthly", {}))
+    story.say(events.PolicyRunAwaits("r1", "m2", "it is better", {"rows": 500}))
+    with pytest.raises(Refused):
+        story.say(events.PolicyRunAwaits("r1", "m2", "it is better", {}))
+    run = story.catalog.watch.runs["r1"]
+    assert (run.awaits, run.outcome) == ("m2", "")
+    story.say(events.PolicyRunFinished("r1", "refused", "not convinced", {}))
+    with pytest.raises(Refused):
+        story.say(events.PolicyRunAwaits("r1", "m2", "it is better", {}))
+
+
+def test_an_estimate_acts_only_beside_something_that_was_measured():
+    trigger = read_policy({"trigger": {"kind": "estimated", "and": {"measure": "drift.psi", "above": 0.2}}})["trigger"]
+    assert (trigger["measure"], trigger["above"]) == ("estimated.loss", 0.1)
+    assert (trigger["and"]["measure"], trigger["and"]["above"]) == ("drift.psi", 0.2)
+
+
+def test_a_budget_of_milliseconds_refuses_what_is_slower():
+    policy = read_policy({"gate": {"ms_per_row": 0.5}})
+    assert [bool(too_slow(policy, took)) for took in (None, 0.4, 0.6)] == [False, False, True]
+    assert not too_slow(read_policy({}), 99.0)
+
+
+def test_what_a_policy_learns_from_becomes_a_choice_of_rows():
+    policy = read_policy({"data": {"window": "decaying", "half_life": "30d", "exclude": ["acted_on"]}})
+    assert choice_of(policy) == {"half_life": 30 * 86_400, "rows": 0, "exclude": ["acted_on"]}
+    assert choice_of(read_policy({"data": {"window": "stratified", "rows": 1000}}))["rows"] == 1000
+
+
 def test_a_deployment_has_one_run_at_a_time_and_it_ends_once():
     story = Story()
     with pytest.raises(Refused):
@@ -124,7 +180,9 @@ def test_a_deployment_has_one_run_at_a_time_and_it_ends_once():
 @pytest.mark.parametrize(
     "data",
     [{"typo": 1}, {"trigger": {"kind": "whim"}}, {"trigger": {"kind": "schedule", "every": "soon"}}, {"trigger": {"kind": "actuals"}}, {"trigger": {"kind": "measure"}}, {"trigger": {"kind": "measure", "measure": "drift.psi"}},
-     {"action": "explode"}, {"gate": {"metric": "luck"}}, {"gate": {"soak_rows": 5}}, {"gate": {"minimum_gain": -1}}, {"model_selection": "best"}, {"data": {"window": "round"}}, {"minimum_interval": "0h"}, {"minutes": "long"}],
+     {"action": "explode"}, {"gate": {"metric": "luck"}}, {"gate": {"soak_rows": 5}}, {"gate": {"minimum_gain": -1}}, {"model_selection": "best"}, {"data": {"window": "round"}}, {"minimum_interval": "0h"}, {"minutes": "long"},
+     {"data": {"exclude": ["the rest"]}}, {"data": {"window": "decaying", "half_life": "long"}}, {"data": {"refresh": True}}, {"data": {"typo": 1}}, {"gate": {"ms_per_row": "quick"}},
+     {"trigger": {"kind": "estimated"}}, {"trigger": {"kind": "measure", "measure": "estimated.log_loss", "above": 1, "and": {"measure": "estimated.loss", "above": 0}}}],
 )  # fmt: skip
 def test_a_policy_that_cannot_be_meant_is_refused(data):
     with pytest.raises(DataError):
