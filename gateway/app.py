@@ -25,6 +25,7 @@ from stream.broker import Producer
 from stream.clickhouse import EventLog
 from stream.control import Follower
 from stream.publisher import Publisher
+from stream.secret import checkpoint_key
 from stream.settings import Settings
 
 MOST_BODY = 512 << 20
@@ -39,7 +40,7 @@ def create_app(settings: Settings, *, number: int = 0) -> web.Application:
     producer = Producer(settings.bootstrap, administer=settings.administered_partitions, hours=settings.topic_retention_hours)
     event_log = EventLog(settings.eventlog_url)
     artifacts = Artifacts(settings.artifacts)
-    registry = Registry(artifacts)
+    registry = Registry(artifacts, checkpoint_key(settings))
     telemetry = Telemetry()
     follower = Follower(settings.bootstrap, producer, event_log, settings.data_dir / "gateway" / f"events-{number}.jsonl")
     app[keys.SETTINGS] = settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ import urllib3
 
 from stream.embedded import broker
 from stream.embedded.supervisor import Part, Supervisor
+from stream.secret import secret_of
 from stream.settings import Settings
 
 READY_SECONDS = 60.0
@@ -22,12 +22,7 @@ READY_SECONDS = 60.0
 
 def writer_key(folder: Path) -> str:
     """The key of the embedded event log's writer; made at the first use."""
-    path = folder / "eventlog.key"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(24))
-    return path.read_text().strip()
+    return secret_of(folder, "eventlog")
 
 
 def supervisor_of(settings: Settings) -> Supervisor:

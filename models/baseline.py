@@ -127,6 +127,13 @@ def freeze(schema: Schema, matrix: Floats, scores: Floats) -> Baseline:
     return Baseline(features, numeric_bins(PREDICTION, scores))
 
 
+def with_prediction(baseline: Baseline, target: Target, scores: Floats) -> Baseline:
+    """The same inputs with the prediction's bins frozen from other scores."""
+    if target.task == "multiclass":
+        return Baseline(baseline.features, categorical_bins(Feature(PREDICTION, "categorical", target.classes), scores))
+    return Baseline(baseline.features, numeric_bins(PREDICTION, scores))
+
+
 def drift_score(target: Target, output: Floats) -> Floats:
     """What of a prediction is watched: positive probability, class index or value, (n,)."""
     if target.task == "regression":

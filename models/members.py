@@ -15,7 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.calibration import sigmoid, softmax, two_columns
+from models.errors import PackageError
 from models.native import TreePredictor
+from models.online import Learner
+from models.schema import Schema, schema_from_json
 from models.types import Floats
 
 CLIP = 10.0
@@ -233,6 +236,38 @@ class SubsetMember:
         return {"plan.json": json.dumps(plan).encode(), **{INNER + name: data for name, data in self.member.files().items()}}
 
 
+@dataclass
+class OnlineMember:
+    """An online model as it was when it was frozen: its signed state (`models.online`), read with the installation's key."""
+
+    schema: Schema
+    state: bytes
+    key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Open the state; PackageError where it is not ours."""
+        learner = Learner.opened(self.state, self.schema, self.key)
+        if learner is None:
+            raise PackageError("unreadable_state", "this package holds an online model that was signed with another key, or made by other versions of River: freeze it again")
+        self._learner = learner
+
+    def predict(self, base: Floats) -> Floats:
+        """Outputs (n, K)."""
+        return self._learner.predict(base)
+
+    def predict_one(self, base: list[float]) -> Floats:
+        """Outputs (K,) of one row."""
+        return np.asarray(self._learner.predict(np.array([base]))[0])
+
+    def positive_one(self, base: list[float]) -> float:
+        """The positive class's probability of one row."""
+        return float(self.predict_one(base)[1])
+
+    def files(self) -> dict[str, bytes]:
+        """The state and the schema that it reads rows by."""
+        return {"plan.json": json.dumps({"form": "online", "schema": self.schema.to_json()}).encode(), "state.bin": self.state}
+
+
 def fixed_product(a: Floats, b: Floats) -> Floats:
     """A matrix product whose sums run in one order, whatever the number of rows."""
     if len(a) == 1:
@@ -260,12 +295,14 @@ def index_of(piece: dict[str, Any], values: Floats) -> Any:
     return index[np.where(missing, len(index) - 1, values).astype(np.int64)]
 
 
-def load_member(files: dict[str, bytes]) -> Member:
-    """Read what `files` wrote; nothing is unpickled."""
+def load_member(files: dict[str, bytes], key: bytes = b"") -> Member:
+    """Read what `files` wrote; nothing is unpickled but a state that was signed with this installation's key."""
     plan = json.loads(files["plan.json"])
     form = plan.pop("form")
     if form == "subset":
         return SubsetMember(load_member({n.removeprefix(INNER): data for n, data in files.items() if n.startswith(INNER)}), **plan)
+    if form == "online":
+        return OnlineMember(schema_from_json(plan["schema"]), files["state.bin"], key)
     if form == "trees":
         tables = [None if t is None else [float("nan") if v is None else v for v in t] for t in plan.pop("tables")]
         return TreesMember(text=files["trees.txt"].decode(), tables=tables, **plan)

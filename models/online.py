@@ -9,7 +9,12 @@ seeded order: without priming a jump is found thousands of rows late.
 
 from __future__ import annotations
 
+import hmac
+import json
+import pickle
+import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -144,13 +149,35 @@ def river_model(kind: str, parameters: dict[str, float], target: Target) -> Any:
     return (forest.ARFRegressor if values else forest.ARFClassifier)(n_models=int(parameters["trees"]), grace_period=grace, seed=seed)
 
 
+def versions() -> dict[str, str]:
+    """What a state's bytes depend on."""
+    return {"river": version("river"), "numpy": np.__version__, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+
+
+def seal(head: dict[str, Any], state: bytes, key: bytes) -> bytes:
+    """Signature (32 bytes), length of the head (4), head as JSON, state; HMAC-SHA256 (RFC 2104) over all but itself."""
+    told = json.dumps({**head, "versions": versions()}, sort_keys=True).encode()
+    body = len(told).to_bytes(4, "big") + told + state
+    return hmac.digest(key, body, "sha256") + body
+
+
+def unseal(data: bytes, key: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """Head and state; None where the signature is not by this key, or the versions are not these."""
+    signature, body = data[:32], data[32:]
+    if not key or len(body) < 4 or not hmac.compare_digest(signature, hmac.digest(key, body, "sha256")):  # noqa: PLR2004
+        return None
+    size = int.from_bytes(body[:4], "big")
+    head = json.loads(body[4 : 4 + size])
+    return (head, body[4 + size :]) if head.pop("versions") == versions() else None
+
+
 class Learner:
     """A model that predicts and learns a row at a time."""
 
     def __init__(self, kind: str, parameters: dict[str, float], schema: Schema) -> None:
         """Born knowing nothing."""
         self._model = river_model(kind, parameters, schema.target)
-        self.schema = schema
+        self.kind, self.parameters, self.schema = kind, parameters, schema
         self._texts = kind in {"hoeffding_tree", "adaptive_random_forest"} and schema.target.task != "regression"  # their leaves are linear
         self.learnt = 0
 
@@ -202,6 +229,21 @@ class Learner:
     def _label(self, label: str) -> Any:
         """What River calls a class: of two, whether it is the positive one."""
         return label == self.schema.target.classes[1] if self.schema.target.task == "binary" else label
+
+    def sealed(self, key: bytes) -> bytes:
+        """Its whole state, signed: whoever has the key reads it back bit for bit, nobody else's is ever read."""
+        return seal({"kind": self.kind, "parameters": self.parameters, "learnt": self.learnt}, pickle.dumps(self._model), key)
+
+    @classmethod
+    def opened(cls, data: bytes, schema: Schema, key: bytes) -> Learner | None:
+        """A learner of a sealed state; None where it is not ours, damaged, or another version's: then replay makes it again."""
+        found = unseal(data, key)
+        if found is None:
+            return None
+        head, state = found
+        learner = cls(head["kind"], head["parameters"], schema)
+        learner._model, learner.learnt = pickle.loads(state), head["learnt"]  # noqa: S301 - signed with our own key
+        return learner
 
     @property
     def memory(self) -> int:

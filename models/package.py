@@ -66,7 +66,7 @@ def digest_of(files: dict[str, bytes]) -> str:
     return whole.hexdigest()
 
 
-def unpack(digest: str, files: dict[str, bytes]) -> ModelPackage:
+def unpack(digest: str, files: dict[str, bytes], key: bytes = b"") -> ModelPackage:
     """Load a package; PackageError where its content is not what its name says."""
     if digest_of(files) != digest:
         raise PackageError("damaged_package", f"the content of package {digest[:12]} does not match its name")
@@ -77,7 +77,7 @@ def unpack(digest: str, files: dict[str, bytes]) -> ModelPackage:
     for number, part in enumerate(model["parts"]):
         prefix = f"members/{number}/"
         own = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
-        member: Member = load_member(own)
+        member: Member = load_member(own, key)
         parts.append(Part(member, part["weight"], part["calibration"]))
     plan = ScoringPlan(schema_from_json(model["schema"]), tuple(parts), model["calibration"])
     return ModelPackage(digest, plan, baseline_from_json(model["baseline"]), model["metadata"])

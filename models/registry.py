@@ -64,9 +64,9 @@ class Artifacts:
 class Registry:
     """Model packages in the artifacts, one uncompressed zip each, named by its digest."""
 
-    def __init__(self, artifacts: Artifacts) -> None:
-        """Keep packages in `packages/`."""
-        self.artifacts = artifacts
+    def __init__(self, artifacts: Artifacts, key: bytes = b"") -> None:
+        """Keep packages in `packages/`; `key` reads the states of online models that this installation signed."""
+        self.artifacts, self.key = artifacts, key
 
     def save(self, plan: ScoringPlan, baseline: Baseline, metadata: dict[str, Any]) -> str:
         """Store a model; answers its digest. Saving the same model again changes nothing."""
@@ -91,4 +91,4 @@ class Registry:
                 files = {name: archive.read(name) for name in archive.namelist()}
         except zipfile.BadZipFile as error:
             raise PackageError("damaged_package", f"package {digest[:12]} is no archive") from error
-        return unpack(digest, files)
+        return unpack(digest, files, self.key)

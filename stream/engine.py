@@ -158,6 +158,8 @@ class Engine:
             raise Superseded("this process slept longer than its session")
         save_all(self._folds.values(), self._log)
         report.erased = [fact for _, batch in fresh if batch.kind == "erasures" for fact in self._eraser.erase(batch)]
+        if report.erased:
+            self._learners.forget()  # they are taught again without the erased lessons
         timer.lap("save")
         self._confirm()
         timer.lap("confirm")

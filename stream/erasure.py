@@ -26,6 +26,7 @@ from stream.batches import Batch
 from stream.clickhouse import EventLog
 from stream.control import Follower
 from stream.events import DataErased, new_id
+from stream.learners import checkpoint_of
 from stream.projections.drift import DriftFold
 from stream.recount import package_of, recount
 
@@ -99,11 +100,19 @@ class Eraser:
                 self._log.command(f"ALTER TABLE {table} DELETE WHERE {where}", NOW)
             self._log.command(f"ALTER TABLE dead_letters_log DELETE WHERE {about(deployment, association)}", NOW)
             self._matrices(deployment, association)
+            self._checkpoints(deployment)
             salt = next((fact.salt for fact in self._facts(deployment)), hashlib.sha256(row["erasure_id"].encode()).hexdigest()[:16])
             fact = DataErased(row["erasure_id"], digest_of(salt, association) if association else "", salt, int(row["rows"]), int(row["recorded_at"]))
             self._done.setdefault(deployment, {})[row["erasure_id"]] = fact
             told.append((deployment, fact))
         return told
+
+    def _checkpoints(self, deployment: str) -> None:
+        """Empty the checkpoints of its learners: they hold what was learnt from the erased rows."""
+        for model in list(self._follower.catalog.models.values()):
+            name = checkpoint_of(deployment, model.model_id)
+            if model.summary.get("online") and self._registry.artifacts.exists(name):
+                self._registry.artifacts.write(name, b"")
 
     def _matrices(self, deployment: str, association: str) -> None:
         """Take the rows out of the training sets that were kept, and say so beside them."""

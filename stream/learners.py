@@ -2,7 +2,9 @@
 
 The order in which a learner is taught is stored before it is taught: (deployment, learner, n, outcome) in
 `learned_log`. Its state is nothing but that sequence, so a learner that is lost (a crash, another worker)
-is taught again from the log and is the same bit for bit. A correction is a new n; nothing is unlearnt.
+is taught again from the log and is the same bit for bit. A correction is a new n; nothing is unlearnt. A checkpoint
+(its state at some n, signed with the installation's key) saves the way there, and is only that: one that is
+lost, another's or ahead of the log is left alone.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ PREFIX = "online-"
 CHUNK = 20_000
 MOST_MEMORY = 256 << 20
 LOOK_EVERY = 500
+CHECKPOINT = 1000  # lessons between checkpoints
 SCHEMA = pa.schema(
     [("deployment", pa.string()), ("learner", pa.string()), ("n", pa.uint64()), ("event_id", pa.string()), ("actual_event_id", pa.string()), ("actual_class", pa.string()), ("actual_value", pa.float64())]
 )
@@ -42,6 +45,11 @@ FROM (SELECT n, event_id, actual_class, actual_value FROM learned_log FINAL WHER
 LEFT JOIN (SELECT event_id, features_num, features_cat FROM predictions WHERE deployment = {d} AND role = 'champion' AND event_id IN (
     SELECT event_id FROM learned_log FINAL WHERE deployment = {d} AND learner = {learner} AND n > {after} ORDER BY n LIMIT {limit})) AS p ON l.event_id = p.event_id
 ORDER BY n"""
+
+
+def checkpoint_of(deployment: str, learner_id: str) -> str:
+    """The artifact of a learner's checkpoint."""
+    return f"checkpoints/{deployment}/{learner_id}.state"
 
 
 def is_learner(model_id: str) -> bool:
@@ -72,11 +80,30 @@ class Learners:
             model = self._follower.catalog.models.get(learner_id)
             if model is None:
                 return None
-            learner = Learner(str(model.summary["kind"]), dict(model.summary["parameters"]), self.schema_of(model))
+            learner = self._from_checkpoint(deployment, model) or Learner(str(model.summary["kind"]), dict(model.summary["parameters"]), self.schema_of(model))
             while self._teach_again(deployment, learner_id, learner):
                 pass
             self._learners[key] = learner
         return self._learners[key]
+
+    def _from_checkpoint(self, deployment: str, model: Model) -> Learner | None:
+        """A learner as it was at its last checkpoint, if that is ours and the log holds all it was taught."""
+        try:
+            data = self._registry.artifacts.read(checkpoint_of(deployment, model.model_id))
+        except KeyError:
+            return None
+        learner = Learner.opened(data, self.schema_of(model), self._registry.key)
+        if learner is None:
+            return None
+        row = self._log.rows(f"SELECT max(n) AS n FROM learned_log WHERE deployment = {literal(deployment)} AND learner = {literal(model.model_id)}")[0]
+        return learner if learner.learnt <= int(row["n"]) else None
+
+    def _checkpoint(self, deployment: str, learner_id: str, learner: Learner) -> None:
+        """Keep its state; a failure costs time at the next start, never truth."""
+        try:
+            self._registry.artifacts.write(checkpoint_of(deployment, learner_id), learner.sealed(self._registry.key))
+        except OSError as error:
+            log.warning("the checkpoint of %s was not written: %s", learner_id, error)
 
     def _teach_again(self, deployment: str, learner_id: str, learner: Learner) -> bool:
         """The next lessons of the stored order; lessons of erased rows are missing in it."""
@@ -112,6 +139,8 @@ class Learners:
             before = learner.learnt
             for chunk in chunks(ids):
                 self._learn(deployment, learner_id, learner, chunk)
+            if learner.learnt // CHECKPOINT > before // CHECKPOINT and self._registry.key:
+                self._checkpoint(deployment, learner_id, learner)
             reason = self._unfit(learner, before)
             if reason:
                 suspended.append((learner_id, reason))

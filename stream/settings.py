@@ -89,6 +89,7 @@ TABLE = (
     Setting("CHAMPION_WORKER_PROCESSES", positive, "1", "worker processes of `champion up`; they share the partitions"),
     Setting("CHAMPION_LOG_RETENTION_DAYS", whole, "0", "days that rows stay in the log's tables; 0: for ever (events always stay)"),
     Setting("CHAMPION_TOPIC_RETENTION_HOURS", positive, "168", "hours that records stay in the topics we make on a real Kafka"),
+    Setting("CHAMPION_CHECKPOINT_KEY", str, "", "signs the states of online models; empty: made in the data dir. Gateways and workers on several machines need the same"),
     Setting("CHAMPION_URL", str, "http://127.0.0.1:8080", "the gateway that the command line talks to"),
     Setting("CHAMPION_API_KEY", str, "", "the key that the command line shows the gateway"),
 )
@@ -115,6 +116,7 @@ class Settings:
     worker_processes: int
     log_retention_days: int
     topic_retention_hours: int
+    checkpoint_key: str
     url: str
     api_key: str
 

@@ -37,6 +37,7 @@ from stream.jobs import sources, training_set
 from stream.jobs.autopilot import Run
 from stream.jobs.replay import replay
 from stream.projections.catalog import RUNNING, Job, Project
+from stream.secret import checkpoint_key
 from stream.settings import Settings
 
 log = logging.getLogger("champion.trainer")
@@ -56,7 +57,7 @@ class Trainer:
         self._log = EventLog(settings.eventlog_url, timeout=900)
         self._follower = Follower(settings.bootstrap, self._producer, self._log)
         self._artifacts = Artifacts(settings.artifacts)
-        self._registry = Registry(self._artifacts)
+        self._registry = Registry(self._artifacts, checkpoint_key(settings))
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""

@@ -33,6 +33,7 @@ from stream.events import ChallengerRemoved, Event, new_id
 from stream.heartbeats import heartbeats
 from stream.monitoring import results
 from stream.retention import retain
+from stream.secret import checkpoint_key
 from stream.settings import Settings
 from stream.steward import Steward
 from stream.topics import ACTUALS, CONTROL, COURIERS, DEAD_LETTERS, JOINABLE, LETTERS, MONITORING, PREDICTIONS, WORKERS
@@ -84,7 +85,7 @@ class Worker:
         self._letters = DeadLetters(self._producer, self.name)
         self._follower = Follower(settings.bootstrap, self._producer, self._log)
         self._recorder = Recorder(self._log)
-        self._registry = Registry(Artifacts(settings.artifacts))
+        self._registry = Registry(Artifacts(settings.artifacts), checkpoint_key(settings))
         self._engine = Engine(self._log, self._registry, self._follower, settings.partitions)
         self._courier = Courier(self._producer, self._letters, settings.partitions)
         self._steward = Steward(EventLog(settings.eventlog_url, writer_key=writer_key), self._registry, self._follower)
@@ -393,8 +394,7 @@ class Worker:
     async def _wait_for_broker(self) -> None:
         while True:
             with contextlib.suppress(BrokerUnavailable):
-                self._cluster = await self._producer.look()
-                # topics are made by the first metadata request or message, never administered here
+                self._cluster = await self._producer.look()  # topics are made by the first request, never administered here
                 return
             await asyncio.sleep(0.1)
 

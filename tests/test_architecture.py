@@ -58,7 +58,11 @@ def test_files_and_functions_stay_small(path):
 
 
 def test_nothing_is_unpickled():
+    """Law 7; the states of online models are ours, signed with the installation's key, and opened in one place (decision 10)."""
     for path in FILES:
+        if path == ROOT / "models" / "online.py":
+            assert path.read_text().count("pickle.loads(") == 1
+            continue
         assert not {"pickle", "cloudpickle", "joblib", "dill"} & {n.split(".")[0] for n in imports(path)}, path
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import catalog_of, job_id, moment, page, propose, wait_after
 from gateway.handlers.status import with_status, with_status_then
-from gateway.keys import FOLLOWER, REGISTRY, SERVING
+from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SERVING
 from models.online import read_learner
 from stream.clock import iso, now_us, parse_time
 from stream.events import (
@@ -30,6 +30,7 @@ from stream.learners import PREFIX
 from stream.policies import choice_of, read_data
 from stream.projections.catalog import CANCELLED, Catalog, Deployment
 from stream.recount import package_of
+from stream.snapshots import snapshot
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ACTIONS = {"pause": "paused", "resume": "active", "archive": "archived", "active": "active", "paused": "paused", "archived": "archived"}
@@ -142,7 +143,7 @@ async def to_state(request: web.Request, state: str, reason: str) -> web.Respons
 
 
 async def promote(request: web.Request) -> web.Response:
-    """Make a model the champion; the old one goes on in the shadow."""
+    """Make a model the champion; the old one goes on in the shadow. Of an online model a frozen snapshot serves; itself it learns on."""
     data = await object_body(request, "model_id", "reason")
     name = request.match_info["d"]
     catalog = request.app[FOLLOWER].catalog
@@ -151,6 +152,13 @@ async def promote(request: web.Request) -> web.Response:
     expected = data.get("expected_version")
     if expected is not None and not isinstance(expected, int):
         raise ApiError(422, "wrong_type", "expected_version must be a whole number")
+    if model.summary.get("online"):
+        app = request.app
+        if model.model_id not in dict(deployment.now.challengers):
+            raise ApiError(409, "no_challenger", f"{model.model_id} is no challenger of {name!r}")
+        frozen = await asyncio.to_thread(snapshot, app[EVENT_LOG], app[REGISTRY], app[FOLLOWER], name, model.model_id)
+        await propose(request, frozen, name)
+        model = catalog.model(frozen.model_id)
     event, position = await propose(request, ChampionChanged(model.model_id, str(data["reason"]), expected), name)
     del event
     await request.app[SERVING].loaded(name, deployment.now.version)

@@ -16,6 +16,7 @@ from gateway.keys import EVENT_LOG, REGISTRY
 from gateway.protocols import native
 from gateway.protocols.run import run
 from models.registry import Registry
+from stream.learners import is_learner
 from stream.recount import outputs_from, package_of
 from stream.rehearsal import matrix_of
 
@@ -53,14 +54,21 @@ async def reexecute(request: web.Request) -> web.Response:
     if not found.num_rows:
         raise ApiError(404, "unknown_prediction", "the log has no prediction with this request id (yet)")
     rows = await asyncio.to_thread(again, app[REGISTRY], found)
-    return json_response({"rows": rows, "equal": all(row["equal"] for row in rows)})
+    return json_response({"rows": rows, "equal": all(row["equal"] for row in rows if row["recomputed"] is not None)})
 
 
 def again(registry: Registry, found: pa.Table) -> list[dict[str, Any]]:
-    """Each stored row beside what its model says now; where a rule served something else, that is said."""
-    out = []
+    """Each stored row beside what its model says now; where a rule served something else, that is said.
+
+    An online challenger has learnt since: what it was then is only to be had by replaying its lessons.
+    """
+    out: list[dict[str, Any]] = []
     for model_id in pc.unique(found.column("model_id")).to_pylist():
         part = found.filter(pc.equal(found.column("model_id"), model_id)).combine_chunks()
+        if is_learner(model_id):
+            kept = part.select(["event_id", "role", "humility", "probabilities", "predicted_value"]).to_pylist()
+            out.extend({"event_id": r["event_id"], "role": r["role"], "humility": r["humility"], "model_id": model_id, "stored": r["probabilities"] or [r["predicted_value"]], "recomputed": None, "equal": None, "served_by_rule": False} for r in kept)
+            continue
         package = package_of(registry, model_id)
         output = package.plan.predict(matrix_of(package, part))
         stored = outputs_from(package, part)

@@ -382,9 +382,20 @@ def test_an_online_challenger_learns_from_outcomes_and_goes_on_where_its_worker_
     assert rows[0]["a"] > 0.9
     found = world.api.get("/v1/deployments/learns/comparison")["challengers"]
     assert found[0]["metrics"]["log_loss"]["challenger"] < found[0]["metrics"]["log_loss"]["champion"]
-    with pytest.raises(Refusal) as refused:
-        world.api.call("PUT", "/v1/deployments/learns/champion", {"model_id": learner, "reason": "it learns"})
-    assert refused.value.code == "not_servable"
+    promoted = world.api.call("PUT", "/v1/deployments/learns/champion", {"model_id": learner, "reason": "it learns"})
+    frozen = promoted["champion"]["model_id"]
+    assert frozen != learner
+    assert "frozen after 1,000 outcomes" in promoted["champion"]["blueprint"]
+    assert learner in {c["model_id"] for c in promoted["challengers"]}
+    assert world.api.get(f"/v1/models/{frozen}")["snapshot_of"]["learner"] == learner
+    world.api.get("/v1/deployments/learns", after=ask(world, "learns", rng, 200, label=truth))
+    until(lambda: world.sql("SELECT max(n) AS n FROM learned WHERE deployment = 'learns'")[0]["n"] == 1200)  # it goes on learning
+    served = world.sql(f"SELECT count() AS n, avg(predicted_class = actual_class) AS a FROM outcomes WHERE deployment = 'learns' AND model_id = '{frozen}'")[0]
+    assert served["n"] == 200
+    assert served["a"] > 0.9
+    receipt = world.api.post("/v1/deployments/learns/predictions", {"rows": [{"x": 1.5, "z": 0.0}]})
+    world.api.get("/v1/deployments/learns", after=receipt["position"])
+    assert world.api.post(f"/v1/predictions/{receipt['request_id']}/reexecute")["equal"]
     with pytest.raises(Refusal) as refused:
         world.api.post("/v1/deployments/learns/challengers", {"online": "oracle"})
     assert refused.value.code == "wrong_learner"

@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     rng = np.random.default_rng(0)
     rows = [{"x": float(x), "town": str(t), "y": bool(x + (t == "Rome") > 0.5)} for x, t in zip(rng.normal(size=400), rng.choice(["Oslo", "Rome"], 400), strict=True)]
     table, options = from_rows(rows), Options("y")
-    registry = Registry(Artifacts(tmp_path_factory.mktemp("artifacts").as_uri()))
+    registry = Registry(Artifacts(tmp_path_factory.mktemp("artifacts").as_uri()), b"a test's key")
     result = list(run(table, options, tuple(b for b in REPOSITORY if b.name in {"constant", "linear", "lightgbm"})))[-1]
     board = save_all(registry, table, result, options, {"project_id": "p"})
     return registry, [m["model_id"] for m in board if m["blueprint"] in {"linear", "lightgbm"}][-2:]

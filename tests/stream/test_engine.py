@@ -10,7 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stream import events, verify
+from models.errors import PackageError
+from models.online import read_learner
+from models.registry import Registry
+from stream import events, learners, verify
 from stream.batches import decode, erasure_batches
 from stream.broker import Message
 from stream.clickhouse import EventLog
@@ -20,7 +23,9 @@ from stream.dead_letters import DeadLetters
 from stream.engine import Raw, split
 from stream.errors import LogUnavailable, Malformed, NotYet, Refused
 from stream.events import Event
+from stream.learners import Learners
 from stream.publisher import Publisher
+from stream.snapshots import snapshot
 
 MINUTE = 60_000_000
 T0 = 1_760_000_000_000_000
@@ -296,7 +301,7 @@ def with_learner(world, kind="hoeffding_tree"):
     engine = world.new_engine()
     catalog = engine._follower.catalog
     learner_id = f"online-{world.journal[:8]}{kind[:3]}"
-    catalog.apply(Event(f"born{learner_id}", 9, "t", world.name, events.OnlineChallengerAdded(learner_id, kind, {"grace_period": 20, "seed": 1} if kind == "hoeffding_tree" else {"learning_rate": 0.01, "l2": 0.0})))
+    catalog.apply(Event(f"born{learner_id}", 9, "t", world.name, events.OnlineChallengerAdded(learner_id, kind, read_learner(kind, {"grace_period": 20} if "tree" in kind or "forest" in kind else {}, world.package.schema.target))))
     return engine, learner_id
 
 
@@ -338,12 +343,82 @@ def test_a_learner_whose_worker_died_between_the_lesson_and_the_log_learns_it_on
     assert fresh._learners.get(world.name, learner_id).learnt == 10
 
 
+@pytest.mark.parametrize("kind", ["linear", "naive_bayes", "hoeffding_tree", "adaptive_random_forest"])
+def test_a_learner_from_a_checkpoint_is_the_learner_that_was_taught_from_the_first_lesson_on(world, kind, monkeypatch):
+    monkeypatch.setattr(learners, "CHECKPOINT", 20)
+    engine, learner_id = with_learner(world, kind)
+    records = [{**r, "v": 3} for r in world.requests(30)]
+    engine.cycle(world.raws(records))
+    facts = [(f"a{k}-{j}", "true" if records[k]["rows"][j]["x"] > 0 else "false", None, f"c{k}-{j}") for k in range(30) for j in range(3)]
+    for at in range(0, 90, 15):
+        engine.cycle(world.actuals(facts[at : at + 15], 100 + at))
+    artifacts, name = engine._registry.artifacts, learners.checkpoint_of(world.name, learner_id)
+    kept, base = artifacts.read(name), world.package.schema.encode_rows(records[0]["rows"]).matrix
+    taught = []
+    teach = Learners._teach
+
+    def counted(learner, found):
+        taught.append(len(found))
+        teach(learner, found)
+
+    monkeypatch.setattr(Learners, "_teach", staticmethod(counted))
+
+    def again(data):
+        artifacts.write(name, data)
+        taught.clear()
+        found = world.new_engine()._learners.get(world.name, learner_id)
+        assert found.learnt == 90
+        return sum(taught), found.predict(base).tolist()
+
+    whole = again(b"")
+    assert whole[0] == 90
+    short = again(kept)
+    assert short[0] < 20
+    assert short[1] == whole[1] == engine._learners.get(world.name, learner_id).predict(base).tolist()
+    damaged = kept[:-1] + bytes([kept[-1] ^ 1])
+    stranger = engine._learners.get(world.name, learner_id).sealed(b"another installation's key")
+    assert again(damaged) == again(stranger) == whole
+    ahead = engine._learners.get(world.name, learner_id)
+    ahead.learnt = 10**6  # of a log that was lost
+    assert again(ahead.sealed(engine._registry.key)) == whole
+
+
+def test_a_frozen_learner_is_a_package_that_answers_the_same_and_is_read_only_with_its_key(world):
+    engine, learner_id = with_learner(world, "hoeffding_tree")
+    records = [{**r, "v": 3} for r in world.requests(50)]
+    facts = [(f"a{k}-{j}", "true" if records[k]["rows"][j]["x"] > 0 else "false", None, f"c{k}-{j}") for k in range(50) for j in range(3)]
+    with pytest.raises(Refused) as young:
+        snapshot(world.front.reader, engine._registry, engine._follower, world.name, learner_id)
+    assert young.value.code == "too_young"
+    for at in range(0, 50, 10):
+        engine.cycle(world.raws(records[at : at + 10]))
+        engine.cycle(world.actuals(facts[3 * at : 3 * at + 30], 100 + at))
+    fact = snapshot(world.front.reader, engine._registry, engine._follower, world.name, learner_id)
+    package = engine._registry.load(fact.model_id)
+    learner = engine._learners.get(world.name, learner_id)
+    base = package.schema.encode_rows([row for r in records for row in r["rows"]]).matrix
+    assert package.plan.predict(base).tolist() == learner.predict(base).tolist()
+    assert package.plan.predict_one(base[0].tolist()).tolist() == learner.predict(base[:1])[0].tolist()
+    before = package.plan.predict(base).tolist()
+    learner.learn(base, ["false"] * len(base))
+    assert package.plan.predict(base).tolist() == before  # frozen
+    # its scores are of what it answered before it knew the outcome
+    honest = world.sql(f"SELECT avg(predicted_class = actual_class) AS a FROM outcomes WHERE $d AND model_id = '{learner_id}'")[0]["a"]
+    assert package.metadata["metrics"]["accuracy"] == pytest.approx(honest)
+    with pytest.raises(PackageError) as strange:
+        Registry(engine._registry.artifacts, b"another key").load(fact.model_id)
+    assert strange.value.code == "unreadable_state"
+
+
 def test_erased_lessons_are_gone_and_a_learner_goes_on_after_the_gap(world):
     engine, learner_id = with_learner(world, "linear")
     engine.cycle(world.raws([{**r, "v": 3} for r in world.requests(6)]))
     engine.cycle(world.actuals([(f"a{k}-0", "true", None, f"g{k}") for k in range(6)], 100))
     gone = [Raw("champion.actuals", world.partition, 1, m) for m in erasure_batches([{"d": world.name, "s": 500, "p": world.partition, "t": T0 + 10**12, "id": "gone", "a": "a2-0", "n": 2}], world.journal)]
+    artifacts, kept = engine._registry.artifacts, learners.checkpoint_of(world.name, learner_id)
+    artifacts.write(kept, engine._learners.get(world.name, learner_id).sealed(engine._registry.key))
     engine.cycle(gone)
+    assert artifacts.read(kept) == b""
     assert [r["n"] for r in world.sql("SELECT n FROM learned WHERE $d ORDER BY n")] == [1, 2, 4, 5, 6]
     fresh = world.new_engine()
     fresh.cycle(world.actuals([("a0-1", "true", None, "after")], 600))
