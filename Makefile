@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-parts lock clean
+.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-acting bench-parts lock clean
 
 install: $(STAMP)
 
@@ -59,6 +59,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-acting: $(STAMP)
+	$(BIN)/python benchmarks/acting.py
 
 bench-parts: $(STAMP)
 	$(BIN)/python benchmarks/parts.py

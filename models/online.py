@@ -179,10 +179,14 @@ class Learner:
         self._model = river_model(kind, parameters, schema.target)
         self.kind, self.parameters, self.schema = kind, parameters, schema
         self._texts = kind in {"hoeffding_tree", "adaptive_random_forest"} and schema.target.task != "regression"  # their leaves are linear
+        self._plain = all(f.kind != "categorical" for f in schema.features)
         self.learnt = 0
 
     def rows(self, base: Floats) -> list[dict[str, Any]]:
         """Base rows as River's dicts: missing inputs are left out, levels are texts or one-hot."""
+        if self._plain and not np.isnan(base).any():
+            names = self.schema.names
+            return [dict(zip(names, values, strict=True)) for values in base.tolist()]
         found = []
         for values in base.tolist():
             row: dict[str, Any] = {}

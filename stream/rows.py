@@ -91,27 +91,39 @@ def empty_map(rows: int, kind: pa.DataType) -> pa.Array:
     return _map([], np.zeros((rows, 0), dtype=bool), pa.array([], kind))
 
 
-def of_map(maps: pa.MapArray, key: str, kind: pa.DataType) -> pa.Array:
-    """The value of one key a row, null where it is absent."""
-    keys = maps.keys
-    if pa.types.is_dictionary(keys.type):
-        keys = keys.dictionary_decode()
+def spread(maps: pa.MapArray, kind: pa.DataType) -> dict[str, pa.Array]:
+    """A map column as a column a key, null where a row lacks it.
+
+    Rows of one deployment nearly always have the same keys in the same order: then a column is every k-th item.
+    """
     offsets = maps.offsets.to_numpy()  # of a slice they point into all keys and items
-    at = np.nonzero(pc.equal(keys, key).to_numpy(zero_copy_only=False))[0]
-    at = at[(at >= offsets[0]) & (at < offsets[-1])]
-    place = np.full(len(maps), -1, dtype=np.int64)
-    place[np.searchsorted(offsets, at, side="right") - 1] = at
-    index = pa.array(place, mask=place < 0)
-    return pc.cast(maps.items.take(index), kind)
+    keys, items = maps.keys.slice(offsets[0], offsets[-1] - offsets[0]), maps.items.slice(offsets[0], offsets[-1] - offsets[0])
+    if not len(keys):
+        return {}
+    coded = keys if pa.types.is_dictionary(keys.type) else keys.dictionary_encode()
+    names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False)
+    items, rows = pc.cast(items, kind), len(maps)
+    width = len(codes) // rows
+    if (np.diff(offsets) == width).all() and (codes.reshape(rows, width) == codes[:width]).all():
+        if pa.types.is_floating(kind) and not items.null_count:
+            table = np.ascontiguousarray(items.to_numpy().reshape(rows, width).T)
+            return {names[code]: pa.array(table[k]) for k, code in enumerate(codes[:width].tolist())}
+        return {names[code]: items.take(pa.array(np.arange(k, len(codes), width))) for k, code in enumerate(codes[:width].tolist())}
+    row_of = np.repeat(np.arange(rows), np.diff(offsets))
+    found = {}
+    for code in np.unique(codes).tolist():
+        at = np.nonzero(codes == code)[0]
+        place = np.full(rows, -1, dtype=np.int64)
+        place[row_of[at]] = at
+        found[names[code]] = items.take(pa.array(place, mask=place < 0))
+    return found
 
 
 def columns_of_maps(table: pa.Table) -> dict[str, pa.Array]:
     """The log's two maps as `n:` and `c:` columns again."""
     columns: dict[str, pa.Array] = {}
     for prefix, name, kind in (("n:", "features_num", pa.float64()), ("c:", "features_cat", pa.string())):
-        maps = column(table, name)
-        keys = maps.keys.dictionary_decode() if pa.types.is_dictionary(maps.keys.type) else maps.keys
-        columns |= {prefix + key: of_map(maps, key, kind) for key in pc.unique(keys).to_pylist()}
+        columns |= {prefix + key: values for key, values in spread(column(table, name), kind).items()}
     return columns
 
 

@@ -23,6 +23,7 @@ from stream import queries
 from stream.clickhouse import EventLog
 from stream.clock import iso
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
+from stream.projections.catalog import OVER
 from stream.projections.watch import Watch
 from stream.queries import BUCKETS, Window
 from stream.recount import package_of
@@ -71,8 +72,9 @@ async def inventory(request: web.Request) -> web.Response:
     projects = sorted(catalog.projects.values(), key=lambda p: -p.created_at)[:20]
     watch = catalog.watch
     waiting = [{"deployment": d, "rule": r, "fact": f.fact, "since": iso(f.since)} for (d, r), f in watch.firing.items()]
-    runs = [r for r in watch.runs.values() if not r.outcome]
-    return page("inventory.html", alerts=waiting, runs=runs, deployments=list(zip(found, tiles, strict=True)), projects=[project_json(p) for p in projects], parts=await parts_of(app))
+    runs = sorted((r for r in watch.runs.values() if not r.outcome), key=lambda r: not r.awaits)
+    referred = await asyncio.to_thread(referrals, app[EVENT_LOG])
+    return page("inventory.html", alerts=waiting, runs=runs, referred=referred, deployments=list(zip(found, tiles, strict=True)), projects=[project_json(p) for p in projects], parts=await parts_of(app))
 
 
 async def deployment(request: web.Request) -> web.Response:
@@ -84,7 +86,19 @@ async def deployment(request: web.Request) -> web.Response:
     bucket = request.query.get("bucket", "")
     bucket = bucket if bucket in BUCKETS else await asyncio.to_thread(fitting_bucket, app[EVENT_LOG], item.name)
     data = await asyncio.to_thread(deployment_data, app, found, bucket)
-    return page("deployment.html", d=found, bucket=bucket, buckets=SHOWN, **watched(catalog.watch, item.name), **data)
+    there = {item.now.champion, *dict(item.now.challengers)}
+    others = [m for m in catalog.models.values() if (m.task, m.target) == (found["task"], found["target"]) and m.model_id not in there and not m.summary.get("online")]
+    others.sort(key=lambda m: -m.registered_at)
+    choices = [{"model_id": m.model_id, "blueprint": m.blueprint, "validation": m.summary.get("validation")} for m in others[:40]]
+    jobs = [j for j in catalog.jobs.values() if j.deployment == item.name and j.state not in OVER]
+    return page("deployment.html", d=found, bucket=bucket, buckets=SHOWN, others=choices, jobs=jobs, channels=list(catalog.watch.channels), **watched(catalog.watch, item.name), **data)
+
+
+def referrals(log: EventLog) -> list[tuple[str, int]]:
+    """How many referred predictions of each deployment nobody has decided."""
+    sql = """SELECT deployment, count() AS n FROM predictions WHERE role = 'champion' AND position(humility, ':refer') > 0
+    AND event_id NOT IN (SELECT JSONExtractString(payload, 'prediction_id') FROM events WHERE type = 'referral_answered') GROUP BY deployment ORDER BY deployment"""
+    return [(row["deployment"], int(row["n"])) for row in log.rows(sql)]
 
 
 def watched(watch: Watch, name: str) -> dict[str, Any]:
@@ -116,7 +130,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str) ->
     metric = served["metric"]
     predictions_sql = f"SELECT {window.bucketed()} AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE {window.where()} AND role = 'champion' GROUP BY at ORDER BY at"
     over_time = log.rows(predictions_sql)
-    events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
+    events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed', 'replay_progressed', 'cohort_matured', 'notification_ended') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
     humility_sql = f"""SELECT splitByChar(':', part)[1] AS rule, splitByChar(':', part)[2] AS action, count() AS rows
 FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule, action ORDER BY rule, action"""
     inputs = [{"name": f.name, "kind": f.kind} for f in registry_schema(app, found)]

@@ -27,13 +27,14 @@ from stream.clock import iso, parse_time
 from stream.erasure import ASSOCIATION
 from stream.errors import StreamError
 from stream.queries import outcomes_as_of
-from stream.rows import of_map
+from stream.rows import column, spread
 
 EVENT_TIME = "champion_event_time"
 WEIGHT = "champion_weight"
 STRETCHES = 10
 LEFT_OUT = {"acted_on": "NOT acted_on", "overridden": "position(humility, ':override') = 0", "referred": "position(humility, ':refer') = 0"}
 SHARE_OF_SPAN = 10
+DICTIONARIES = {"output_format_arrow_low_cardinality_as_dictionary": 1}  # a map's keys as numbers: three times as fast to read
 
 COLUMNS = "association_id, occurred_at, features_num, features_cat, actual_value, actual_class"
 POSITION = """SELECT source, max(sequence) AS s FROM (
@@ -118,7 +119,7 @@ def query_of(log: EventLog, deployment: str, cut_off: int, start: int, choice: C
 
 def assemble(log: EventLog, artifacts: Artifacts, package: ModelPackage, record: dict[str, Any]) -> tuple[bytes, dict[str, int]]:
     """The set as Parquet, and how many rows each source gave."""
-    found = log.arrow(record["query"])
+    found = log.arrow(record["query"], settings=DICTIONARIES)
     if not found.num_rows:
         raise StreamError("no stored request has an actual yet: there is nothing to train on")
     table = with_columns(found, package)
@@ -171,16 +172,16 @@ def with_columns(found: pa.Table, package: ModelPackage) -> pa.Table:
     schema = package.schema
     names = [f.name for f in schema.features] + list(schema.unused)
     columns: dict[str, pa.Array] = {EVENT_TIME: found.column("occurred_at").combine_chunks(), ASSOCIATION: found.column("association_id").combine_chunks()}
-    numbers, texts = found.column("features_num").combine_chunks(), found.column("features_cat").combine_chunks()
+    numbers, texts = spread(column(found, "features_num"), pa.float64()), spread(column(found, "features_cat"), pa.string())
     for name in names:
-        number, text = of_map(numbers, name, pa.float64()), of_map(texts, name, pa.string())
-        if text.null_count < len(text):
-            columns[name] = text if number.null_count == len(number) else pc.coalesce(text, pc.cast(number, pa.string()))
-        elif number.null_count < len(number):
+        number, text = numbers.get(name), texts.get(name)
+        if text is not None and text.null_count < len(text):
+            columns[name] = text if number is None else pc.coalesce(text, pc.cast(number, pa.string()))
+        elif number is not None and number.null_count < len(number):
             columns[name] = number
     target = schema.target
     actual = "actual_value" if target.task == "regression" else "actual_class"
-    columns[target.name] = found.column(actual).combine_chunks()
+    columns[target.name] = pc.cast(column(found, actual), pa.float64() if target.task == "regression" else pa.string())
     return pa.table(columns)
 
 
