@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.errors import Handler, json_response
-from gateway.handlers import actuals, deployments, humility, inference, models, monitoring, predictions, projects, system, upkeep, watching
+from gateway.handlers import actuals, custom, deployments, humility, inference, models, monitoring, predictions, projects, system, upkeep, watching
 from gateway.portal import views
 
 
@@ -94,6 +94,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/deployments/{d}/accuracy", monitoring.accuracy, "metrics on matched rows", "monitoring"),
     Route("GET", "/v1/deployments/{d}/comparison", monitoring.comparison, "champion against challengers", "monitoring"),
     Route("GET", "/v1/deployments/{d}/fairness", monitoring.fairness, "whether groups are treated alike", "monitoring"),
+    Route("GET", "/v1/deployments/{d}/custom-metrics", custom.many, "custom metrics of any window", "monitoring"),
+    Route("PUT", "/v1/deployments/{d}/custom-metrics/{name}", custom.put, "define a custom metric", "monitoring"),
+    Route("DELETE", "/v1/deployments/{d}/custom-metrics/{name}", custom.delete, "take a custom metric away", "monitoring"),
     Route("GET", "/v1/deployments/{d}/verify", monitoring.proof, "rebuild every number and compare", "monitoring"),
     Route("GET", "/v1/deployments/{d}/humility", humility.show, "humility rules and their hits", "humility"),
     Route("PUT", "/v1/deployments/{d}/humility", humility.put, "replace the humility rules", "humility"),

@@ -2,7 +2,7 @@
 
 `drift.psi` (the greatest, or of `feature`), `drift.failing` (inputs that fail), `accuracy.METRIC`,
 `accuracy.loss` (how much worse than the baseline, as a share), `estimated.METRIC` and `estimated.loss` (the same before the actuals), `accuracy.match_rate`, `health.error_rate`,
-`health.p99_ms`, `health.requests`, `humility.rate`, `silence.predictions` and `silence.actuals` (seconds
+`health.p99_ms`, `health.requests`, `humility.rate`, `custom.NAME` (a metric of one's own), `silence.predictions` and `silence.actuals` (seconds
 since the last one was received). Windows end at the newest event; silences at the wall clock.
 """
 
@@ -19,6 +19,7 @@ from stream import queries
 from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso
+from stream.custom import NAME, newest_value
 from stream.monitoring import accuracy_answer, drift_answer
 from stream.projections.catalog import Catalog
 from stream.queries import Window
@@ -44,7 +45,7 @@ def known(measure: str) -> bool:
     (True, False)
     """
     family, _, metric = measure.partition(".")
-    return measure in PLAIN or (family in {"accuracy", "estimated"} and metric in METRICS)
+    return measure in PLAIN or (family in {"accuracy", "estimated"} and metric in METRICS) or (family == "custom" and NAME.fullmatch(metric) is not None)
 
 
 def seconds_of(span: Any) -> int:
@@ -74,6 +75,9 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
         return drifted(log, registry, catalog, rule, replace(window, start=start // 60_000_000 * 60_000_000), told)
     if measure.startswith("health."):
         return healthy(log, rule, replace(window, start=now - seconds_of(rule.get("window", "1d")) * 1_000_000, end=None), now)
+    if measure.startswith("custom."):
+        value, sql = newest_value(log, catalog.deployment(deployment).settings, window, measure[7:])
+        return Measured(value, told, sql)
     if measure == "humility.rate":
         sql = f"SELECT countIf(humility != '') AS hits, count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion'"
         row = log.rows(sql)[0]

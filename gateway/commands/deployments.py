@@ -183,6 +183,29 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
 
 @click.command()
 @click.argument("deployment")
+@click.option("--set", "name", default="", help="Define the metric of this name by --value.")
+@click.option("--value", default="", help="An aggregate over the rows, such as avg(predicted_value - actual_value).")
+@click.option("--over", default="outcomes", type=click.Choice(["outcomes", "predictions"]))
+@click.option("--where", default="", help="Of the rows that meet this condition.")
+@click.option("--remove", default="", help="Take this metric away.")
+@window_options
+@AS_JSON
+def metrics(deployment: str, name: str, value: str, over: str, where: str, remove: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show a deployment's custom metrics; define one (all its history is there at once) or take one away.
+
+    Example: champion metrics flights --set cost --value "sum(if(predicted_class = actual_class, 0, 35))"
+    """
+    api, path = client(), f"/v1/deployments/{deployment}/custom-metrics"
+    if name:
+        api.call("PUT", f"{path}/{name}", {"value": value, "over": over, **({"where": where} if where else {})})
+    elif remove:
+        api.call("DELETE", f"{path}/{remove}")
+    found = api.call("GET", path, query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at})
+    show(found if as_json else found["items"], as_json, columns=None if as_json else ["name", "over", "value", "rows"])
+
+
+@click.command()
+@click.argument("deployment")
 @click.option("--by", required=True, help="An input, consumer, or sql:EXPRESSION.")
 @click.option("--favorable", default="", help="The favourable class; the positive one by default.")
 @window_options

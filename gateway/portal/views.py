@@ -22,6 +22,8 @@ from models.metrics import METRICS
 from stream import queries
 from stream.clickhouse import EventLog
 from stream.clock import iso
+from stream.custom import answer as custom_answer
+from stream.custom import defined
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
 from stream.projections.catalog import OVER
 from stream.projections.watch import Watch
@@ -147,6 +149,7 @@ FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.whe
         "chart_drift_time": charts.drift_over_time(drift),
         "chart_accuracy": charts.accuracy(by_model, found["champion"]["model_id"], metric, served["totals"]["metrics"][metric]["baseline"]),
         "predictions_sql": predictions_sql,
+        "custom": [custom_answer(log, window, metric) for metric in defined(found["settings"])],
         "humility": log.rows(humility_sql),
         "humility_sql": humility_sql,
         "snippet": snippet_of("http://127.0.0.1:8080", found["name"], inputs, "curl"),
