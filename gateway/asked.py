@@ -27,6 +27,7 @@ class Served:
     threshold: float | None = None
     rules: tuple[Rule, ...] = ()
     others: dict[str, ModelPackage] = field(default_factory=dict)
+    routes: tuple[tuple[str, float], ...] = ()  # (model, share) of the rows that other models answer
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class Connection(RequestHandler):
         app = self._app
         name = found[1].decode()
         served, actor = app[SERVING].ready(name), self._actor(headers)
-        if served is None or actor is None:
+        if served is None or actor is None or served.routes:
             return None
         given = headers.get(b"x-request-id")
         request_id = new_request_id() if given is None else given.decode("latin-1")

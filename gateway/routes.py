@@ -83,6 +83,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/predictions/{id}/reexecute", predictions.reexecute, "score the stored request again and compare", "predictions"),
     Route("POST", "/v1/deployments/{d}/actuals", actuals.upload, "hand in outcomes (JSON or CSV)", "actuals"),
     Route("PUT", "/v1/deployments/{d}/champion", deployments.promote, "make a model the champion", "deployments"),
+    Route("PUT", "/v1/deployments/{d}/routes", deployments.routes, "A/B and canary: who answers which share", "deployments"),
     Route("POST", "/v1/deployments/{d}/challengers", deployments.add_challenger, "add a challenger", "deployments"),
     Route("DELETE", "/v1/deployments/{d}/challengers/{m}", deployments.remove_challenger, "remove a challenger", "deployments"),
     Route("POST", "/v1/deployments/{d}/replays", deployments.replay, "score stored requests with another model", "deployments"),

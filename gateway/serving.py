@@ -13,6 +13,7 @@ import numpy as np
 from gateway.asked import Asked, Served, association_ids, row_times
 from gateway.errors import ApiError
 from gateway.guards import add_more, humble, models_of, say_humility
+from gateway.routing import errors_of, joined, parts_of
 from gateway.telemetry import Telemetry
 from models.errors import ModelsError
 from models.humility import Humbled, Rule, hits_text, overridden, read_rule
@@ -81,9 +82,17 @@ class Serving:
         self._failed.pop(name, None)
         package = self._packages[now.champion]
         rules = await self._rules(name, deployment, package)
-        others = {m: self._packages[m] for rule in rules for m in models_of(rule)}
         settings = deployment.settings
-        self._served[name] = Served(name, now.version, deployment.association_id, str(settings.get("timestamp", "")), package, settings.get("threshold"), rules, others)
+        routes = tuple((str(r["model_id"]), float(r["share"])) for r in settings.get("routes") or ())
+        try:
+            for model_id, _ in routes:
+                if model_id not in self._packages:
+                    self._packages[model_id] = await asyncio.to_thread(self._warm, model_id)
+        except (ModelsError, OSError) as error:
+            log.error("a route of %s is left out: %s", name, error)  # noqa: TRY400
+            routes = ()
+        others = {m: self._packages[m] for m in [*(m for rule in rules for m in models_of(rule)), *(m for m, _ in routes)]}
+        self._served[name] = Served(name, now.version, deployment.association_id, str(settings.get("timestamp", "")), package, settings.get("threshold"), rules, others, routes)
 
     async def _rules(self, name: str, deployment: Deployment, package: ModelPackage) -> tuple[Rule, ...]:
         """The rules that this champion can follow; one that it cannot is left out and said, and stops nothing."""
@@ -157,19 +166,33 @@ class Serving:
 
     async def predict(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """The pipeline: encode, score, journal, answer; `begun` and `decoded` are clock readings (ns)."""
+        if served.routes:
+            return await self._predict_routed(served, asked, begun, decoded)
         if len(asked.rows) <= BLOCK:
             return self.predict_now(served, asked, begun, decoded)
         encoded = await encode_in_blocks(served.package.plan.schema, asked)
-        refuse_unusable(asked, encoded)
+        refuse_unusable(asked, encoded.errors)
         made = time.perf_counter_ns()
         output = await score_in_blocks(served, encoded)
         return self._finish(served, asked, encoded, output, (begun, decoded, made, time.perf_counter_ns()))
+
+    async def _predict_routed(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
+        """Each part by its own model; nothing is recorded before it is sure that the request is answered."""
+        parts = parts_of(served, asked, association_ids(served, asked))
+        encoded = [await encode_in_blocks(part.package.plan.schema, some) for _, part, some in parts]
+        refuse_unusable(asked, errors_of([(rows, one) for (rows, _, _), one in zip(parts, encoded, strict=True)]))
+        answers = []
+        for (rows, part, some), one in zip(parts, encoded, strict=True):
+            made = time.perf_counter_ns()
+            output = await score_in_blocks(part, one)
+            answers.append((rows, part, self._finish(part, some, one, output, (begun, decoded, made, time.perf_counter_ns()))))
+        return joined(asked, served, answers)
 
     def predict_now(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """The pipeline for at most BLOCK rows, without giving way to others."""
         plan = served.package.plan
         encoded = plan.schema.encode_rows(asked.rows, strict=asked.strict)
-        refuse_unusable(asked, encoded)
+        refuse_unusable(asked, encoded.errors)
         made = time.perf_counter_ns()
         matrix = encoded.matrix
         output = plan.predict_one(matrix[0].tolist()).reshape(1, -1) if len(matrix) == 1 else plan.predict(matrix)
@@ -272,13 +295,13 @@ class Serving:
         }
 
 
-def refuse_unusable(asked: Asked, encoded: Encoded) -> None:
+def refuse_unusable(asked: Asked, errors: dict[int, str]) -> None:
     """422 where no row can be scored, or one is wrong and the caller is strict; 413 for rows that are too large."""
     if asked.size > MOST_ROW_BYTES * len(asked.rows):
         raise ApiError(413, "too_large", "a row may hold four mebibytes on average")
-    if encoded.errors and (asked.strict or len(encoded.errors) == len(asked.rows)):
-        details = [{"row": k, "error": text} for k, text in list(encoded.errors.items())[:100]]
-        first = next(iter(encoded.errors.values()))
+    if errors and (asked.strict or len(errors) == len(asked.rows)):
+        details = [{"row": k, "error": text} for k, text in list(errors.items())[:100]]
+        first = next(iter(errors.values()))
         raise ApiError(422, first.split(":")[0], first, details)
 
 

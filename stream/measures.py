@@ -69,7 +69,7 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
     if end is None:
         return Measured(None, {}, "")
     start = end - seconds_of(rule.get("window", "1d")) * 1_000_000
-    window = Window(deployment, start, end + 1, 86_400)
+    window = Window(deployment, start, end + 1, 86_400, str(rule.get("model_id", "")))
     told = {"from": iso(start), "to": iso(end)}
     if measure.startswith("drift."):
         return drifted(log, registry, catalog, rule, replace(window, start=start // 60_000_000 * 60_000_000), told)

@@ -25,6 +25,7 @@ from stream.events import (
     AlertRaised,
     ChallengerRemoved,
     ChampionChanged,
+    DeploymentConfigured,
     Fact,
     NotificationEnded,
     PolicyRunAwaits,
@@ -75,6 +76,7 @@ class Steward:
                 if moved:
                     await self._concepts()
                 await self._alerts(moved=moved)
+                await self._guards()
                 await self._policies(moved=moved)
             except (LogUnavailable, BrokerUnavailable) as error:
                 log.debug("later: %s", error)
@@ -151,6 +153,20 @@ class Steward:
             await self._say(fact, deployment, f"{name}:{count}:{watch.cleared_at.get(key, 0)}")
         else:
             await self._say(AlertCleared(name, rule["measure"], float(found.value), found.window), deployment, f"{name}:{count}:{watch.firing[key].event_id}")
+
+    # routes
+
+    async def _guards(self) -> None:
+        """A canary whose own rows trip a guard answers no more; whatever else changed meanwhile stands."""
+        for deployment in list(self._follower.catalog.deployments.values()):
+            routes, guard = deployment.settings.get("routes") or [], deployment.settings.get("guard") or []
+            for route, rule in [(route, rule) for route in routes for rule in guard] if deployment.state == "active" else []:
+                asked = {**rule, "model_id": route["model_id"]}
+                found = await asyncio.to_thread(measured, self._log, self._registry, self._follower.catalog, deployment.name, asked, now_us())
+                if policies.crossed(rule, found.value):
+                    reason = f"routes taken away: {rule['measure']} of model {route['model_id'][:12]} is {found.value:.4g}"
+                    await self._say(DeploymentConfigured({"routes": None, "guard": None}, reason), deployment.name, f"guard:{deployment.now.version}")
+                    break
 
     # notifications
 

@@ -27,7 +27,7 @@ from stream.events import (
     RetrainingStarted,
 )
 from stream.learners import PREFIX
-from stream.policies import choice_of, read_data
+from stream.policies import choice_of, read_data, read_trigger
 from stream.projections.catalog import CANCELLED, Catalog, Deployment
 from stream.recount import package_of
 from stream.snapshots import snapshot
@@ -127,6 +127,42 @@ async def set_threshold(request: web.Request, data: dict[str, Any]) -> web.Respo
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
         raise ApiError(422, "wrong_threshold", "threshold is a number between 0 and 1, or null")
     return await configure(request, {"threshold": value}, str(data.get("reason", "")))
+
+
+async def routes(request: web.Request) -> web.Response:
+    """Who answers which share of the rows: {"routes": [{"model_id", "share"}], "guard"?: [rule], "reason"?}; no routes: the champion alone.
+
+    A guard is written as a trigger: measure, above or below, window, least_rows. It watches each routed model's
+    own rows; where it trips, the routes are taken away.
+    """
+    data = await object_body(request, "routes")
+    catalog = request.app[FOLLOWER].catalog
+    deployment = catalog.deployment(request.match_info["d"])
+    found = read_routes(catalog, deployment, data["routes"])
+    guard = data.get("guard") or []
+    if not isinstance(guard, list):
+        raise ApiError(422, "wrong_routes", "guard is a list of rules")
+    rules = [{k: v for k, v in read_trigger({"kind": "measure", **rule} if isinstance(rule, dict) else rule).items() if k != "kind"} for rule in guard]
+    return await configure(request, {"routes": found or None, "guard": rules if found and rules else None}, str(data.get("reason", "")) or "routes")
+
+
+def read_routes(catalog: Catalog, deployment: Deployment, data: Any) -> list[dict[str, Any]]:
+    """Models of the same target, with shares that leave the champion something."""
+    if not isinstance(data, list) or not all(isinstance(r, dict) and "model_id" in r for r in data):
+        raise ApiError(422, "wrong_routes", 'routes is a list of {"model_id", "share"}')
+    champion = catalog.models[deployment.now.champion]
+    found: list[dict[str, Any]] = []
+    for route in data:
+        model, share = catalog.model(str(route["model_id"])), route.get("share")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise ApiError(422, "wrong_routes", "a share is above 0 and below 1")
+        if (model.task, model.target) != (champion.task, champion.target) or model.summary.get("online"):
+            raise ApiError(422, "wrong_routes", f"model {model.model_id[:12]} cannot answer for the champion: it predicts another target, or is not frozen")
+        found.append({"model_id": model.model_id, "share": float(share)})
+    names = [r["model_id"] for r in found]
+    if len(set(names)) < len(names) or champion.model_id in names or sum(r["share"] for r in found) >= 1:
+        raise ApiError(422, "wrong_routes", "each model once, none of them the champion, and less than everything")
+    return found
 
 
 async def delete(request: web.Request) -> web.Response:

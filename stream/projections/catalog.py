@@ -215,6 +215,8 @@ def _champion_changed(catalog: Catalog, event: Event, fact: events.ChampionChang
         raise Refused("conflict", "is_champion", "this model is the champion already")
     if model.summary.get("online"):
         raise Refused("invalid", "not_servable", "an online model learns in the shadow; retrain a package that can serve")
+    if any(route["model_id"] == model.model_id for route in deployment.settings.get("routes") or ()):
+        deployment.settings = {k: v for k, v in deployment.settings.items() if k not in {"routes", "guard"}}  # the canary has won
     kept = [pair for pair in now.challengers if pair[0] != model.model_id]
     kept.append((now.champion, 1.0))  # the old champion goes on in the shadow
     _advance(deployment, model.model_id, kept, event, fact.reason)
