@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import click
 import orjson
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from gateway import batch
 from gateway.client import Refusal
 from gateway.commands.common import AS_JSON, board, brief, client, out, show, wait_for_job, window_options
+from models.errors import ModelsError
+from stream.events import new_id
 
 
 @click.command()
@@ -60,26 +63,30 @@ def promote(deployment: str, model_id: str, reason: str, as_json: bool) -> None:
 @click.command()
 @click.argument("deployment")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=None)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where the answers go: .csv, .parquet or .arrow.")
 @AS_JSON
 def predict(deployment: str, file: Path, output: Path | None, as_json: bool) -> None:
-    """Predict the rows of a CSV file.
+    """Predict the rows of a CSV, Parquet or Arrow file of any size; run again after a break, it goes on.
 
-    Example: champion predict flights new.csv -o scored.csv
+    Example: champion predict flights new.parquet -o scored.parquet
     """
-    found = client().call("POST", f"/v1/deployments/{deployment}/predictions", file.read_bytes(), headers={"Content-Type": "text/csv"})
-    rows = [{k: v for k, v in p.items() if k not in {"probabilities", "warnings"}} | {f"p_{c}": v for c, v in (p.get("probabilities") or {}).items()} for p in found["predictions"]]
-    if output is not None:
-        names = list(dict.fromkeys(k for row in rows for k in row))
-        with output.open("w", newline="") as sink:
-            writer = csv.DictWriter(sink, names)
-            writer.writeheader()
-            writer.writerows(rows)
-        click.echo(f"{len(rows)} rows written to {output}")
-        return
-    show(found if as_json else rows[:20], as_json)
-    if not as_json and len(rows) > 20:  # noqa: PLR2004
-        out.print(f"… and {len(rows) - 20} more; -o FILE writes them all")
+    api = client()
+    try:
+        if output is not None:
+            with Progress(TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=out, disable=as_json) as bar:
+                task = bar.add_task("", total=None)
+                found = batch.score(api, deployment, file, output, told=lambda done: bar.update(task, completed=done))
+            show({**found, "output": str(output)}, as_json=True) if as_json else out.print(f"{found['rows']:,} rows written to {output}, {found['errors']:,} of them with an error")
+            return
+        run = new_id()[:12]
+        answers: list[dict[str, object]] = []
+        for number, piece in enumerate(batch.pieces(file, batch.ROWS)):
+            answers.extend(batch.answered(api, deployment, piece, f"{run}-{number}", len(answers)))
+    except ModelsError as error:
+        raise Refusal(422, error.code, str(error)) from error
+    show({"predictions": answers} if as_json else [{k: v for k, v in row.items() if v is not None and k != "model_id"} for row in answers[:20]], as_json)
+    if not as_json and len(answers) > 20:  # noqa: PLR2004
+        out.print(f"… and {len(answers) - 20:,} more; -o FILE writes them all")
 
 
 @click.command()

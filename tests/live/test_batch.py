@@ -1,0 +1,105 @@
+"""Batch predictions: every row once, in order, whatever the format, with an error a row, broken off and gone on with."""
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+
+from gateway import batch
+from models.errors import DataError
+from tests.support import deploy_small
+
+COUNT = 1234
+
+
+@pytest.fixture(scope="module")
+def files(system, tmp_path_factory):
+    """The same rows as CSV, Parquet and Arrow; what the deployment answers to them."""
+    folder = tmp_path_factory.mktemp("batch")
+    deploy_small(system, folder, names=("bulk",), shadows=())
+    table = pa.table({"x": [k % 97 / 40 - 1 for k in range(COUNT)], "z": [None if k % 50 == 0 else k % 7 / 3 for k in range(COUNT)]})
+    pyarrow.csv.write_csv(table, folder / "rows.csv")
+    pyarrow.parquet.write_table(table, folder / "rows.parquet", row_group_size=100)
+    with pyarrow.ipc.new_file(folder / "rows.arrow", table.schema) as sink:
+        sink.write_table(table, max_chunksize=77)
+    answer = system.api.post("/v1/deployments/bulk/predictions", {"rows": table.to_pylist()})
+    return folder, answer["predictions"]
+
+
+def read(path):
+    if path.suffix == ".csv":
+        return pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types={"prediction": pa.string()})).to_pylist()
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    with pyarrow.ipc.open_file(path) as found:
+        return found.read_all().to_pylist()
+
+
+@pytest.mark.parametrize("given", [".csv", ".parquet", ".arrow"])
+@pytest.mark.parametrize("wanted", [".csv", ".parquet", ".arrow"])
+def test_every_row_is_answered_once_in_order_in_any_format(system, files, tmp_path, given, wanted):
+    folder, expected = files
+    output = tmp_path / f"out{wanted}"
+    assert batch.score(system.api, "bulk", folder / f"rows{given}", output, rows=100) == {"rows": COUNT, "errors": 0}
+    found = read(output)
+    assert [r["row"] for r in found] == list(range(COUNT))
+    assert [r["prediction"] for r in found] == [p["prediction"] for p in expected]
+    assert [r["p_1"] for r in found] == [p["probabilities"]["1"] for p in expected]
+    assert found[0]["warnings"] == "; ".join(expected[0]["warnings"])
+    assert [p.name for p in tmp_path.iterdir()] == [output.name]  # nothing is left beside it
+
+
+def test_a_run_that_was_broken_off_asks_only_for_the_pieces_that_are_missing(system, files, tmp_path):
+    folder, expected = files
+    asked = []
+
+    class Breaking:
+        """A client that is cut off after seven requests."""
+
+        get = system.api.get
+
+        def call(self, method, path, body, **more):
+            if len(asked) == 7:
+                raise KeyboardInterrupt
+            asked.append(more["headers"]["X-Request-ID"])
+            return system.api.call(method, path, body, **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.score(Breaking(), "bulk", folder / "rows.parquet", tmp_path / "out.parquet", rows=100)
+    assert not (tmp_path / "out.parquet").exists()
+    first = list(asked)
+    asked.clear()
+
+    class Counting(Breaking):
+        def call(self, method, path, body, **more):
+            asked.append(more["headers"]["X-Request-ID"])
+            return system.api.call(method, path, body, **more)
+
+    batch.score(Counting(), "bulk", folder / "rows.parquet", tmp_path / "out.parquet", rows=100)
+    assert len(asked) == 13 - 7
+    assert not set(first) & set(asked)
+    assert [r["prediction"] for r in read(tmp_path / "out.parquet")] == [p["prediction"] for p in expected]
+
+
+def test_a_row_that_cannot_be_scored_has_its_error_and_so_has_each_where_none_can(system, files, tmp_path):
+    rows = ["x,z", *("far,1" if k in {3, 4} else "0.5,1" for k in range(6))]
+    file = tmp_path / "odd.csv"
+    file.write_text("\n".join(rows) + "\n")
+    counts = batch.score(system.api, "bulk", file, tmp_path / "out.csv", rows=2)
+    found = read(tmp_path / "out.csv")
+    assert counts["rows"] == 6
+    bad = [r["row"] for r in found if r["error"]]
+    assert counts["errors"] == len(bad)
+    assert bad in ([3, 4], [])  # a text where a number is wanted is an error, or a missing value that is warned of
+    assert all(r["error"] or r["warnings"] for r in found if r["row"] in {3, 4})
+    assert all(not r["error"] for r in found if r["row"] not in {3, 4})
+
+
+def test_what_is_no_table_is_refused_by_its_name(system, files, tmp_path):
+    odd = tmp_path / "rows.xlsx"
+    odd.write_text("x")
+    with pytest.raises(DataError):
+        batch.score(system.api, "bulk", odd, tmp_path / "out.csv")
+    with pytest.raises(DataError):
+        batch.score(system.api, "bulk", files[0] / "rows.csv", tmp_path / "out.txt")
