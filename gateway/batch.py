@@ -46,10 +46,11 @@ def batches_of(file: Path) -> Iterator[pa.RecordBatch]:
         with pa.memory_map(str(file)) as source, pyarrow.ipc.open_file(source) as found:
             yield from (found.get_batch(k) for k in range(found.num_record_batches))
     elif file.suffix == ".csv":
-        with pyarrow.csv.open_csv(file) as found:
+        lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        with pyarrow.csv.open_csv(file, parse_options=lines) as found:
             names = found.schema.names
         texts = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True)
-        with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(block_size=BLOCK), convert_options=texts) as found:
+        with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(block_size=BLOCK), parse_options=lines, convert_options=texts) as found:
             yield from found
     else:
         raise DataError("unknown_format", f"{file.name}: the name ends in {', '.join(SUFFIXES)}")
@@ -115,7 +116,7 @@ def answered(api: Client, deployment: str, piece: list[dict[str, Any]], request_
     """One piece's answers; a row that cannot be scored has its error, and so has each where none can."""
     for attempt in itertools.count(1):
         try:
-            answer = api.call("POST", f"/v1/deployments/{deployment}/predictions", {"rows": piece}, headers={"X-Request-ID": request_id})
+            answer = api.call("POST", f"/v1/deployments/{deployment}/predictions", {"rows": piece}, headers={"X-Request-ID": request_id, "Idempotency-Key": request_id})
         except Refusal as error:
             if error.status in PASSES and attempt < TRIES:
                 time.sleep(min(0.25 * 2**attempt, 10.0))

@@ -9,6 +9,7 @@ from gateway.errors import ApiError
 from models.conformal import half_width
 from models.humility import Humbled, Rule, apply
 from models.insights.contributions import contributions
+from models.package import ModelPackage
 from models.schema import Encoded
 from models.types import Floats
 
@@ -44,15 +45,20 @@ def say_humility(predictions: list[dict[str, Any]], humbled: Humbled) -> None:
             predictions[row]["error"] = f"humility: {acting.does.get('message') or acting.name}"
 
 
+def check_more(asked: Asked, package: ModelPackage) -> None:
+    """Refuse what cannot be said of this request by this model, before anything of it is recorded."""
+    if asked.explain and len(asked.rows) > MOST_EXPLAINED:
+        raise ApiError(413, "too_many_rows", f"explanations are given for {MOST_EXPLAINED} rows at most")
+    if asked.interval and (package.schema.target.task != "regression" or not package.metadata.get("residual_quantiles")):
+        raise ApiError(422, "no_interval", "intervals are for regression models with held-out residuals")
+
+
 def add_more(predictions: list[dict[str, Any]], served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int]) -> None:
     """Explanations and intervals, where they were asked for."""
     package = served.package
-    if asked.explain and len(predictions) > MOST_EXPLAINED:
-        raise ApiError(413, "too_many_rows", f"explanations are given for {MOST_EXPLAINED} rows at most")
+    check_more(asked, package)
     half = None
     if asked.interval:
-        if package.schema.target.task != "regression" or not package.metadata.get("residual_quantiles"):
-            raise ApiError(422, "no_interval", "intervals are for regression models with held-out residuals")
         half = half_width(package.metadata["residual_quantiles"], asked.interval)
     for k, row in enumerate(predictions):
         if "error" in row:

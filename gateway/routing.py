@@ -7,7 +7,7 @@ of a request is scored, journalled and monitored as its own model's; the answer 
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from gateway.asked import Asked, Served
 from models.schema import Encoded
 from models.types import Ints
 
-SIZE = 1 << 32
+SIZE = 1 << 64
 
 
 def places(name: str, ids: list[str]) -> list[float]:
@@ -27,8 +27,8 @@ def places(name: str, ids: list[str]) -> list[float]:
     >>> places("d", ["a"]) == places("d", ["a"])
     True
     """
-    salt = zlib.crc32(name.encode())
-    return [zlib.crc32(i.encode(), salt) / SIZE for i in ids]
+    key = hashlib.blake2b(name.encode(), digest_size=32).digest()  # a CRC is linear: numbered ids would crowd
+    return [int.from_bytes(hashlib.blake2b(i.encode(), key=key, digest_size=8).digest()) / SIZE for i in ids]
 
 
 def chosen(name: str, routes: Sequence[tuple[str, float]], ids: list[str]) -> Ints:

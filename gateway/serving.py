@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.asked import Asked, Served, association_ids, row_times
 from gateway.errors import ApiError
-from gateway.guards import add_more, humble, models_of, say_humility
+from gateway.guards import add_more, check_more, humble, models_of, say_humility
 from gateway.routing import errors_of, joined, parts_of
 from gateway.telemetry import Telemetry
 from models.errors import ModelsError
@@ -47,6 +47,7 @@ class Serving:
         self._refuse = on_full == "refuse"
         self._served: dict[str, Served] = {}
         self._failed: dict[str, str] = {}
+        self._unrouted: set[str] = set()  # deployments of which a route could not be loaded yet
         self._packages: dict[str, ModelPackage] = {}
         self._changed = asyncio.Event()
         follower.listeners.append(self._noticed)
@@ -62,7 +63,7 @@ class Serving:
             for name, deployment in list(self._follower.catalog.deployments.items()):
                 await self._load(name, deployment)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), RETRY if self._failed else None)
+                await asyncio.wait_for(self._changed.wait(), RETRY if self._failed or self._unrouted else None)
 
     async def _load(self, name: str, deployment: Deployment) -> None:
         now = deployment.now
@@ -70,7 +71,7 @@ class Serving:
         if deployment.state in {"deleted", "archived"}:
             self._served.pop(name, None)
             return
-        if served is not None and served.version == now.version:
+        if served is not None and served.version == now.version and name not in self._unrouted:
             return
         try:
             if now.champion not in self._packages:
@@ -83,16 +84,25 @@ class Serving:
         package = self._packages[now.champion]
         rules = await self._rules(name, deployment, package)
         settings = deployment.settings
-        routes = tuple((str(r["model_id"]), float(r["share"])) for r in settings.get("routes") or ())
-        try:
-            for model_id, _ in routes:
-                if model_id not in self._packages:
-                    self._packages[model_id] = await asyncio.to_thread(self._warm, model_id)
-        except (ModelsError, OSError) as error:
-            log.error("a route of %s is left out: %s", name, error)  # noqa: TRY400
-            routes = ()
+        routes = await self._routes(name, settings)
         others = {m: self._packages[m] for m in [*(m for rule in rules for m in models_of(rule)), *(m for m, _ in routes)]}
         self._served[name] = Served(name, now.version, deployment.association_id, str(settings.get("timestamp", "")), package, settings.get("threshold"), rules, others, routes)
+
+    async def _routes(self, name: str, settings: dict[str, Any]) -> tuple[tuple[str, float], ...]:
+        """The routes whose models answer here; while one cannot be loaded the champion answers for it, and it is tried again."""
+        found: list[tuple[str, float]] = []
+        self._unrouted.discard(name)
+        for route in settings.get("routes") or ():
+            try:
+                model_id, share = str(route["model_id"]), float(route["share"])
+                if model_id not in self._packages:
+                    self._packages[model_id] = await asyncio.to_thread(self._warm, model_id)
+            except (ModelsError, OSError, KeyError, TypeError, ValueError) as error:
+                log.error("a route of %s is left out: %s", name, error)  # noqa: TRY400
+                self._unrouted.add(name)
+                continue
+            found.append((model_id, share))
+        return tuple(found)
 
     async def _rules(self, name: str, deployment: Deployment, package: ModelPackage) -> tuple[Rule, ...]:
         """The rules that this champion can follow; one that it cannot is left out and said, and stops nothing."""
@@ -179,6 +189,8 @@ class Serving:
     async def _predict_routed(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """Each part by its own model; nothing is recorded before it is sure that the request is answered."""
         parts = parts_of(served, asked, association_ids(served, asked))
+        for _, part, _ in parts:
+            check_more(asked, part.package)
         encoded = [await encode_in_blocks(part.package.plan.schema, some) for _, part, some in parts]
         refuse_unusable(asked, errors_of([(rows, one) for (rows, _, _), one in zip(parts, encoded, strict=True)]))
         answers = []

@@ -84,7 +84,9 @@ def prepare(table: Table, options: Options) -> Prepared:
     y = _target_values(kept, analysis)
     times, note = _times(kept, options, analysis)
     notes = [*analysis.notes, *([note] if note else []), *weighing]
-    groups = kept.texts(options.group) if options.group else None
+    groups = None
+    if options.group:  # a row without a group is a group of its own
+        groups = np.array([f"row {k}" if label is None else f"group {label}" for k, label in enumerate(kept.texts(options.group))], dtype=object)
     partition = make_partition(
         y, analysis.target.task, times, holdout=options.holdout, gap=int(options.gap_seconds * 1e6), seed=options.seed, groups=groups
     )

@@ -73,10 +73,10 @@ def defined(settings: dict[str, Any]) -> list[Metric]:
     return [read_metric(name, data) for name, data in (settings.get("custom_metrics") or {}).items()]
 
 
-def newest_value(log: EventLog, settings: dict[str, Any], window: Window, name: str) -> tuple[float | None, str]:
-    """A metric's number and SELECT for a rule; nothing where it is not defined."""
+def newest_value(log: EventLog, settings: dict[str, Any], window: Window, name: str) -> tuple[float | None, str, int]:
+    """A metric's number, SELECT and rows for a rule; nothing where it is not defined."""
     metric = next((m for m in defined(settings) if m.name == name), None)
     if metric is None:
-        return None, ""
+        return None, "", 0
     found = answer(log, window, metric)
-    return found["value"], found["totals_sql"]
+    return found["value"], found["totals_sql"], int(found["rows"])

@@ -76,12 +76,13 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
     if measure.startswith("health."):
         return healthy(log, rule, replace(window, start=now - seconds_of(rule.get("window", "1d")) * 1_000_000, end=None), now)
     if measure.startswith("custom."):
-        value, sql = newest_value(log, catalog.deployment(deployment).settings, window, measure[7:])
-        return Measured(value, told, sql)
+        value, sql, rows = newest_value(log, catalog.deployment(deployment).settings, window, measure[7:])
+        return Measured(value if rows >= int(rule.get("least_rows", 1)) else None, told, sql)
     if measure == "humility.rate":
         sql = f"SELECT countIf(humility != '') AS hits, count() AS rows FROM predictions WHERE {window.where()} AND role = 'champion'"
         row = log.rows(sql)[0]
-        return Measured(int(row["hits"]) / int(row["rows"]) if int(row["rows"]) else None, told, sql)
+        enough = int(row["rows"]) >= int(rule.get("least_rows", 1))
+        return Measured(int(row["hits"]) / int(row["rows"]) if enough else None, told, sql)
     if measure.startswith("estimated."):
         return estimate(log, registry, catalog, rule, window, told)
     found = accuracy_answer(log, registry, catalog, window)
@@ -137,7 +138,7 @@ def silence(log: EventLog, deployment: str, what: str, now: int) -> Measured:
 
 def drifted(log: EventLog, registry: Registry, catalog: Catalog, rule: dict[str, Any], window: Window, told: dict[str, Any]) -> Measured:
     """Greatest PSI, or how many inputs fail."""
-    found = drift_answer(log, registry, window, catalog.deployment(window.deployment).now.champion)
+    found = drift_answer(log, registry, replace(window, model_id=""), window.model_id or catalog.deployment(window.deployment).now.champion)
     totals = found["totals"]
     if totals["rows"] < int(rule.get("least_rows", 100)):
         return Measured(None, told, found["sql"])

@@ -11,6 +11,8 @@ import logging
 import time
 from typing import Any
 
+from models.blueprints import REPOSITORY
+from models.errors import ModelsError
 from models.registry import Registry
 from stream import alerts, policies
 from stream.association import literal
@@ -44,6 +46,7 @@ log = logging.getLogger("champion.steward")
 
 EVERY = 1.0
 ACTOR = "steward"
+RECIPES = frozenset(blueprint.name for blueprint in REPOSITORY)
 MOST_AT_ONCE = 8
 CONCEPTS_EVERY = 3
 MOST_COHORTS = 20
@@ -138,7 +141,7 @@ class Steward:
             self._looked[(deployment, name)] = rule
             try:
                 await self._alert(deployment, name, rule)
-            except (QueryRejected, Refused, OSError) as error:
+            except (QueryRejected, Refused, OSError, ModelsError, KeyError) as error:
                 log.warning("alert rule %s of %s: %s", name, deployment, error)
 
     async def _alert(self, deployment: str, name: str, rule: dict[str, Any]) -> None:
@@ -162,7 +165,11 @@ class Steward:
             routes, guard = deployment.settings.get("routes") or [], deployment.settings.get("guard") or []
             for route, rule in [(route, rule) for route in routes for rule in guard] if deployment.state == "active" else []:
                 asked = {**rule, "model_id": route["model_id"]}
-                found = await asyncio.to_thread(measured, self._log, self._registry, self._follower.catalog, deployment.name, asked, now_us())
+                try:
+                    found = await asyncio.to_thread(measured, self._log, self._registry, self._follower.catalog, deployment.name, asked, now_us())
+                except (QueryRejected, Refused, OSError, ModelsError, KeyError) as error:
+                    log.warning("a guard of %s: %s", deployment.name, error)
+                    continue
                 if policies.crossed(rule, found.value):
                     reason = f"routes taken away: {rule['measure']} of model {route['model_id'][:12]} is {found.value:.4g}"
                     await self._say(DeploymentConfigured({"routes": None, "guard": None}, reason), deployment.name, f"guard:{deployment.now.version}")
@@ -223,7 +230,11 @@ class Steward:
             if not moved and policy["trigger"]["kind"] != "schedule":
                 continue
             if watch.run_of(deployment) is None and self._follower.catalog.deployments[deployment].state == "active":
-                evidence = await asyncio.to_thread(self._due, deployment, name, policy)
+                try:
+                    evidence = await asyncio.to_thread(self._due, deployment, name, policy)
+                except (QueryRejected, Refused, ModelsError, KeyError) as error:
+                    log.warning("the trigger of policy %s of %s: %s", name, deployment, error)
+                    continue
                 if evidence is not None:
                     count = len(watch.runs_of(deployment, name))
                     await self._say(PolicyRunStarted(new_id(f"run:{deployment}:{name}:{count}")[:12], name, evidence), deployment, f"{name}:{count}")
@@ -273,7 +284,7 @@ class Steward:
             rows = await asyncio.to_thread(self._log.rows, f"SELECT toUnixTimestamp64Micro(max(occurred_at)) AS t FROM outcomes_log WHERE deployment = {literal(run.deployment)}")
             start = iso(max(0, int(rows[0]["t"]) - seconds_of(policy["data"]["span"]) * 1_000_000))
         champion = catalog.models[catalog.deployment(run.deployment).now.champion]
-        names = champion.blueprint.removeprefix("blend of ").split(", ") if policy["model_selection"] != "autopilot" else []
+        names = [n for n in champion.blueprint.removeprefix("blend of ").split(", ") if n in RECIPES] if policy["model_selection"] != "autopilot" else []
         fact = RetrainingStarted(
             run.run_id,
             iso(run.started_at),
@@ -284,7 +295,7 @@ class Steward:
             policy["action"] != "register",
             policy.get("mode", ""),
             policies.choice_of(policy),
-            champion.blueprint if policy["model_selection"] == "same_hyperparameters" else "",
+            champion.blueprint if names and policy["model_selection"] == "same_hyperparameters" else "",  # a frozen online model has no recipe
             policy["data"].get("refresh", False),
         )
         await self._say(fact, run.deployment, run.run_id)

@@ -174,12 +174,15 @@ class Trainer:
         deployment = self._follower.catalog.deployments[job.deployment]
         champion = self._follower.catalog.models[deployment.now.champion]
         parent = self._follower.catalog.projects.get(champion.project_id)
-        options: dict[str, Any] = dict(parent.options) if parent else {"target": champion.target}
+        options: dict[str, Any] = inherited(parent) if parent else {"target": champion.target}
+        asked = dict(options)  # what the set is made by: of a set read again, its first project's columns
         original = parent.file if parent and request["with_original"] else ""
         try:
             package = await asyncio.to_thread(self._registry.load, champion.model_id)
             if request.get("refresh") and parent is not None:
-                original = await asyncio.to_thread(self._fetched_again, parent)
+                root = self._root(parent)
+                original = await asyncio.to_thread(self._fetched_again, root)
+                asked |= {name: root.options.get(name, "") for name in ("timestamp", "weight")}
             name, record = await asyncio.to_thread(
                 lambda: training_set.build(
                     self._log,
@@ -189,7 +192,7 @@ class Trainer:
                     cut_off=parse_time(request["cut_off"]),
                     start=parse_time(request["start"]) if request["start"] else 0,
                     original=original,
-                    options=options,
+                    options=asked,
                     choice=training_set.read_choice(request.get("choice") or {}),
                 )
             )
@@ -205,10 +208,23 @@ class Trainer:
         options = {k: v for k, v in options.items() if k != "weight" and (k != "group" or v in present)}
         if training_set.WEIGHT in present:
             options["weight"] = training_set.WEIGHT
-        options.setdefault("gap_seconds", record["label_delay_seconds"])
+        if "gap_seconds" not in options:
+            options |= {"gap_seconds": record["label_delay_seconds"], "gap_measured": True}
         options["exclude"] = [column for column in options["exclude"] if column in present]
         await self._say(ProjectCreated(job.job_id, f"retraining of {job.deployment}", name, options, job.job_id), job.deployment, key=job.job_id)
         await self._follower.wait_for(lambda c: job.job_id in c.projects, 15)
+
+    def _root(self, project: Project) -> Project:
+        """The project at the beginning of a line of retrainings."""
+        catalog, seen = self._follower.catalog, {project.project_id}
+        while "training_set" in project.options:
+            model = catalog.models.get(project.options["training_set"]["model_id"])
+            before = catalog.projects.get(model.project_id) if model else None
+            if before is None or before.project_id in seen:
+                break
+            project = before
+            seen.add(project.project_id)
+        return project
 
     def _fetched_again(self, parent: Project) -> str:
         """The original set as its source has it now."""
@@ -251,3 +267,13 @@ class Trainer:
             if int(found[0]["n"]) >= rows:
                 return
             await asyncio.sleep(0.25)
+
+
+def inherited(parent: Project) -> dict[str, Any]:
+    """What a retraining takes over from the project of its champion: what its user chose, not what a run before it did."""
+    options = {k: v for k, v in parent.options.items() if k not in {"keep", "blueprints", "training_set"}}
+    if options.pop("gap_measured", False):
+        options.pop("gap_seconds", None)
+    if options.get("weight") == training_set.WEIGHT:
+        options["weight"] = parent.options.get("training_set", {}).get("weight", "")
+    return options

@@ -72,6 +72,8 @@ async def create(request: web.Request) -> web.Response:
     catalog = request.app[FOLLOWER].catalog
     model = catalog.model(str(data["model_id"]))
     settings = {k: v for k, v in data.items() if k not in {"name", "model_id", "association_id"}}
+    if early := sorted(set(settings) & {"routes", "guard", "custom_metrics", "humility"}):
+        raise ApiError(422, "set_it_after", f"{early[0]} is set on a deployment that exists: it has a call of its own")
     fact = DeploymentCreated(model.model_id, str(data.get("association_id") or ""), settings)
     _, position = await propose(request, fact, name)
     await request.app[SERVING].loaded(name, 1)
@@ -142,7 +144,11 @@ async def routes(request: web.Request) -> web.Response:
     guard = data.get("guard") or []
     if not isinstance(guard, list):
         raise ApiError(422, "wrong_routes", "guard is a list of rules")
-    rules = [{k: v for k, v in read_trigger({"kind": "measure", **rule} if isinstance(rule, dict) else rule).items() if k != "kind"} for rule in guard]
+    if not all(isinstance(rule, dict) for rule in guard):
+        raise ApiError(422, "wrong_routes", "a guard is written as a trigger: measure, above or below, window")
+    rules = [{k: v for k, v in read_trigger({**rule, "kind": "measure"}).items() if k != "kind"} for rule in guard]
+    if others := [r["measure"] for r in rules if r["measure"].startswith(("estimated.", "silence.")) or r["measure"] == "health.error_rate"]:
+        raise ApiError(422, "wrong_routes", f"{others[0]} cannot be told for one model's rows alone")
     return await configure(request, {"routes": found or None, "guard": rules if found and rules else None}, str(data.get("reason", "")) or "routes")
 
 
@@ -192,8 +198,11 @@ async def promote(request: web.Request) -> web.Response:
         app = request.app
         if model.model_id not in dict(deployment.now.challengers):
             raise ApiError(409, "no_challenger", f"{model.model_id} is no challenger of {name!r}")
+        if expected is not None and expected != deployment.now.version:
+            raise ApiError(409, "version_moved", f"the deployment is at version {deployment.now.version}, not {expected}")
         frozen = await asyncio.to_thread(snapshot, app[EVENT_LOG], app[REGISTRY], app[FOLLOWER], name, model.model_id)
-        await propose(request, frozen, name)
+        registered = await app[FOLLOWER].propose(frozen, actor=request.get("actor", ""), deployment=name, key=frozen.model_id)
+        await app[FOLLOWER].logged(registered)  # a retried promotion freezes anew, and is the same promotion
         model = catalog.model(frozen.model_id)
     event, position = await propose(request, ChampionChanged(model.model_id, str(data["reason"]), expected), name)
     del event

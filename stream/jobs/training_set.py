@@ -124,6 +124,9 @@ def assemble(log: EventLog, artifacts: Artifacts, package: ModelPackage, record:
         raise StreamError("no stored request has an actual yet: there is nothing to train on")
     table = with_columns(found, package)
     rows = {"production": table.num_rows}
+    own = record.get("weight", "")
+    if own and own not in table.column_names and record["original"]:
+        table = table.append_column(own, pa.nulls(table.num_rows, pa.float64()))  # the original may have what production does not log
     if record["original"]:
         first = aligned(flat(read_table(artifacts.read(record["original"])).arrow), table, package, record["timestamp"])
         rows["original"] = first.num_rows

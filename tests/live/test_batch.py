@@ -96,6 +96,12 @@ def test_a_row_that_cannot_be_scored_has_its_error_and_so_has_each_where_none_ca
     assert all(not r["error"] for r in found if r["row"] not in {3, 4})
 
 
+def test_line_breaks_inside_quotes_are_part_of_a_value(system, files, tmp_path):
+    file = tmp_path / "notes.csv"
+    file.write_text("x,z,note\n" + "".join(f'0.{k % 10},1,"line one of {k}\nline two"\n' for k in range(60_000)))
+    assert batch.score(system.api, "bulk", file, tmp_path / "out.arrow") == {"rows": 60_000, "errors": 0}
+
+
 def test_what_is_no_table_is_refused_by_its_name(system, files, tmp_path):
     odd = tmp_path / "rows.xlsx"
     odd.write_text("x")

@@ -35,6 +35,8 @@ def test_a_moved_share_moves_only_the_ids_between_the_bounds():
     assert abs((small == 0).mean() - 0.1) < 0.01
     assert abs((large == 0).mean() - 0.25) < 0.01
     assert ((small == 0) <= (large == 0)).all()
+    numbered = [f"req-{k:06d}" for k in range(1000)]
+    assert abs((chosen("flights", [("m", 0.1)], numbered) == 0).mean() - 0.1) < 0.03
     three = chosen("d", [("a", 0.3), ("b", 0.3)], ids)
     assert all(abs((three == k).mean() - share) < 0.015 for k, share in ((0, 0.3), (1, 0.3), (-1, 0.4)))
 
@@ -98,6 +100,30 @@ def test_routes_that_make_no_sense_are_refused(system, models, routes):
     with pytest.raises(Refusal) as found:
         system.api.call("PUT", PATH + "/routes", {"routes": body})
     assert found.value.code in {"wrong_routes", "missing_field"}
+
+
+def test_what_cannot_be_said_of_every_part_is_refused_before_any_part_is_recorded(system, models):
+    count = f"SELECT count() AS n FROM predictions WHERE deployment = '{NAME}' AND role = 'champion'"
+    system.api.get(PATH, after=ask(system, rows_of(1), ["here"])["position"])
+    before = system.sql(count)
+    for query in ({"interval": 0.9}, {"explain": 2}):
+        with pytest.raises(Refusal):
+            system.api.post(PATH + "/predictions", {"rows": rows_of(1500)}, **query)
+    system.api.get(PATH, after=ask(system, rows_of(1), ["there"])["position"])
+    assert system.sql(count)[0]["n"] == before[0]["n"] + 1
+
+
+@pytest.mark.parametrize("guard", [[{"kind": "manual"}], ["x"], [{"measure": "silence.actuals", "above": 1}], [{"measure": "estimated.loss", "above": 1, "and": {"measure": "drift.psi", "above": 1}}]])
+def test_a_guard_that_cannot_watch_one_models_rows_is_refused(system, models, guard):
+    with pytest.raises(Refusal) as found:
+        system.api.call("PUT", PATH + "/routes", {"routes": [{"model_id": models["lightgbm"], "share": 0.2}], "guard": guard})
+    assert found.value.status == 422
+
+
+def test_a_deployment_is_not_born_with_settings_that_nobody_has_read(system, models):
+    with pytest.raises(Refusal) as found:
+        system.api.post("/v1/deployments", {"name": "odd", "model_id": models["linear"], "routes": [{"model": "y"}]})
+    assert found.value.code == "set_it_after"
 
 
 def test_a_canary_that_trips_its_guard_answers_no_more(system, models):

@@ -384,6 +384,10 @@ def test_an_online_challenger_learns_from_outcomes_and_goes_on_where_its_worker_
     assert found[0]["metrics"]["log_loss"]["challenger"] < found[0]["metrics"]["log_loss"]["champion"]
     promoted = world.api.call("PUT", "/v1/deployments/learns/champion", {"model_id": learner, "reason": "it learns"})
     frozen = promoted["champion"]["model_id"]
+    again = {"model_id": learner, "reason": "it learns"}
+    first, second = (world.api.call("PUT", "/v1/deployments/learns/champion", again, headers={"Idempotency-Key": "once"})["version"] for _ in range(2))
+    assert first == second
+    frozen = world.api.get("/v1/deployments/learns")["champion"]["model_id"]
     assert frozen != learner
     assert "frozen after 1,000 outcomes" in promoted["champion"]["blueprint"]
     assert learner in {c["model_id"] for c in promoted["challengers"]}

@@ -117,6 +117,14 @@ def test_too_few_groups_are_refused():
         make_partition(np.arange(100) % 2, "binary", np.arange(100) * 10**9, holdout=0.2, gap=0, seed=0, groups=np.array(["a", "b"] * 50, dtype=object))
 
 
+def test_a_row_without_a_group_is_a_group_of_its_own():
+    groups = [None if k % 10 == 0 else f"g{k % 40}" for k in range(600)]
+    data = prepare(table(shop=pa.array(groups)), Options("y", group="shop"))
+    assert data.partition.kind == "group"
+    held = {groups[k] for k in data.partition.holdout} - {None}
+    assert not held & {groups[k] for k in data.partition.development}
+
+
 def test_a_group_column_is_no_input_and_the_partition_says_so():
     groups = np.array([f"shop {k}" for k in RNG.integers(0, 30, 600)])
     data = prepare(table(shop=groups), Options("y", group="shop"))

@@ -3,12 +3,15 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from models.errors import DataError
 from models.registry import Artifacts
 from stream.jobs.training_set import EVENT_TIME, WEIGHT, Choice, build, read_choice, rebuild
+from stream.projections.catalog import Project
+from stream.trainer import inherited
 
 DAY = 86_400_000_000
 T0 = 1_760_000_000_000_000
@@ -93,3 +96,25 @@ def test_a_stratified_set_takes_about_as_many_rows_of_each_tenth_of_the_time(wor
 def test_a_choice_that_makes_no_sense_is_refused(bad):
     with pytest.raises(DataError):
         read_choice(bad)
+
+
+def test_a_retraining_takes_over_what_its_user_chose_and_not_what_a_run_before_it_did():
+    """The champion may come of a retraining itself: its weights, its recipe alone and its measured gap are not the user's."""
+    user = {"target": "y", "weight": "w", "group": "shop", "exclude": ["a"], "source": "http://db", "query": "SELECT 1"}
+    first = Project("p1", "n", "f", user, "", 1)
+    assert inherited(first) == user
+    made = {**user, "weight": WEIGHT, "keep": "linear", "blueprints": ["linear"], "gap_seconds": 77, "gap_measured": True, "training_set": {"weight": "w", "model_id": "m"}}
+    assert inherited(Project("p2", "n", "f", made, "d", 2)) == user
+    chosen = {**user, "gap_seconds": 60.0}
+    assert inherited(Project("p3", "n", "f", chosen, "", 3)) == chosen
+
+
+def test_a_weight_that_production_does_not_log_is_kept_of_the_original_set(filled, tmp_path):
+    artifacts = Artifacts((tmp_path / "sets").as_uri())
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"x": [0.1, 0.2], "town": ["Oslo", "Rome"], "y": [True, False], "w": [3.0, 0.5]}), sink)
+    artifacts.write("original", sink.getvalue())
+    name, record = build(filled.front.reader, artifacts, filled.package, filled.name, cut_off=LATER, start=0, original="original", options={"weight": "w"})
+    table = pyarrow.parquet.read_table(io.BytesIO(artifacts.read(name)))
+    assert table.column(WEIGHT).to_pylist() == [3.0, 0.5] + [1.0] * 200
+    assert rebuild(filled.front.reader, artifacts, filled.package, record)["equal"]
