@@ -25,7 +25,7 @@ import pyarrow as pa
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
 sys.path.insert(0, str(ROOT))
-from parts import Known, messages, model  # noqa: E402
+from parts import Known, catalog_of, messages, model, running_log  # noqa: E402
 
 from models.online import LEARNERS, Learner, read_learner, river_model  # noqa: E402
 from models.registry import Artifacts, Registry  # noqa: E402
@@ -36,8 +36,7 @@ from stream.clickhouse import EventLog  # noqa: E402
 from stream.engine import Engine, Raw  # noqa: E402
 from stream.events import Event  # noqa: E402
 from stream.jobs.training_set import DICTIONARIES, with_columns  # noqa: E402
-from stream.projections.catalog import Catalog  # noqa: E402
-from tests.support import FRONT, KEY, deploy_small, free_port, start, start_system, stop  # noqa: E402
+from tests.support import deploy_small, start_system, stop  # noqa: E402
 
 ROUNDS, TRIALS = 3, 9
 HALF_A_MILLION = 500_000
@@ -84,11 +83,6 @@ def webhook(folder: Path) -> dict[str, float]:
 
 def learning(folder: Path) -> dict[str, dict[str, float]]:
     """Rows a second of River's own loop, of our learner, and of the worker's whole cycle with join and stored order."""
-    port = free_port()
-    front = start(FRONT, folder / "log", port, KEY)
-    log = EventLog(f"http://writer:{KEY}@127.0.0.1:{port}")
-    log.wait(60)
-    log.migrate()
     registry, digest, names = model(folder / "artifacts")
     registry = Registry(Artifacts(registry.artifacts.url), b"benchmark")
     schema = Schema(Target("y", "binary", ("0", "1"), "1"), tuple(Feature(n, "numeric") for n in names))
@@ -96,7 +90,7 @@ def learning(folder: Path) -> dict[str, dict[str, float]]:
     base = rng.normal(size=(10_000, len(names)))
     labels = ["1" if v > 0 else "0" for v in base[:, 0] + rng.normal(size=len(base))]
     found: dict[str, dict[str, float]] = {}
-    try:
+    with running_log(folder) as log:
         for kind in LEARNERS:
             parameters = read_learner(kind, {}, schema.target)
             rates: dict[str, list[float]] = {"river": [], "ours": [], "worker": []}
@@ -114,16 +108,12 @@ def learning(folder: Path) -> dict[str, dict[str, float]]:
                 rates["worker"].append(through_the_worker(log, registry, digest, names, kind, f"{kind}-{number}"))
             found[kind] = {name: statistics.median(r) for name, r in rates.items()}
             found[kind] |= {"ours_to_river": found[kind]["ours"] / found[kind]["river"], "worker_to_river": found[kind]["worker"] / found[kind]["river"]}
-    finally:
-        stop(front)
     return found
 
 
 def through_the_worker(log: EventLog, registry: Registry, digest: str, names: list[str], kind: str, deployment: str) -> float:
     """Actuals a second from message to taught learner: append, join, stored order, lesson."""
-    catalog = Catalog()
-    catalog.apply(Event("m", 1, "b", "", events.ModelRegistered(digest, "p", "linear", "binary", "y", "log_loss", {})))
-    catalog.apply(Event("d", 2, "b", deployment, events.DeploymentCreated(digest)))
+    catalog = catalog_of(digest, deployment)
     journal = uuid.uuid4().hex[:16]
     engine = Engine(log, registry, Known(catalog))  # type: ignore[arg-type]
     engine.cycle([Raw("predictions", 0, 0, m) for m in messages(deployment, digest, names, journal, 1, 2)])
@@ -138,18 +128,11 @@ def through_the_worker(log: EventLog, registry: Registry, digest: str, names: li
 
 def frame(folder: Path) -> dict[str, float]:
     """Rows a second: the maps as Arrow, made into columns, both; and the whole query of a training set's rows before its join."""
-    port = free_port()
-    front = start(FRONT, folder / "log", port, KEY)
-    log = EventLog(f"http://writer:{KEY}@127.0.0.1:{port}")
-    log.wait(60)
-    log.migrate()
     registry, digest, names = model(folder / "artifacts")
-    catalog = Catalog()
-    catalog.apply(Event("m", 1, "b", "", events.ModelRegistered(digest, "p", "linear", "binary", "y", "log_loss", {})))
-    catalog.apply(Event("d", 2, "b", "bench", events.DeploymentCreated(digest)))
-    engine = Engine(log, registry, Known(catalog))  # type: ignore[arg-type]
+    catalog = catalog_of(digest, "bench")
     package, journal = registry.load(digest), uuid.uuid4().hex[:16]
-    try:
+    with running_log(folder) as log:
+        engine = Engine(log, registry, Known(catalog))  # type: ignore[arg-type]
         for k in range(HALF_A_MILLION // 50_000):
             engine.cycle([Raw("predictions", 0, 0, m) for m in messages("bench", digest, names, journal, 1 + 10 * k, 10)])
         sql = "SELECT association_id, occurred_at, features_num, features_cat, predicted_value AS actual_value, predicted_class AS actual_class FROM predictions_log WHERE deployment = 'bench'"
@@ -165,8 +148,6 @@ def frame(folder: Path) -> dict[str, float]:
             read.append(len(found) / (arrived - begun))
             made.append(len(found) / (done - arrived))
             whole.append(len(found) / (done - begun))
-    finally:
-        stop(front)
     return {"arrow_rows_per_second": statistics.median(read), "maps_to_columns_rows_per_second": statistics.median(made), "frame_rows_per_second": statistics.median(whole)}
 
 

@@ -8,6 +8,7 @@ start: a system that was killed with many rows in its log, until it serves and u
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from models.scoring import Part, ScoringPlan  # noqa: E402
 from models.table import Table  # noqa: E402
 from stream import events  # noqa: E402
 from stream.batches import Batch, decode, prediction_batches  # noqa: E402
+from stream.clickhouse import EventLog  # noqa: E402
 from stream.clock import now_us  # noqa: E402
 from stream.engine import Engine, Raw  # noqa: E402
 from stream.events import Event  # noqa: E402
@@ -94,22 +97,34 @@ def predictions_of(batch: Batch) -> pa.Table:
     return pa.table(whole)
 
 
-def worker(folder: Path) -> dict[str, float]:
-    """Rows a second of one core's worth of worker, and of the bare loop, in alternation."""
+@contextlib.contextmanager
+def running_log(folder: Path) -> Iterator[EventLog]:
+    """An event log in a process of its own, with its tables."""
     port = free_port()
     front = start(FRONT, folder / "log", port, KEY)
-    from stream.clickhouse import EventLog
+    try:
+        log = EventLog(f"http://writer:{KEY}@127.0.0.1:{port}")
+        log.wait(60)
+        log.migrate()
+        yield log
+    finally:
+        stop(front)
 
-    log = EventLog(f"http://writer:{KEY}@127.0.0.1:{port}")
-    log.wait(60)
-    log.migrate()
-    registry, digest, names = model(folder / "artifacts")
+
+def catalog_of(digest: str, deployment: str) -> Catalog:
+    """One model, deployed."""
     catalog = Catalog()
     catalog.apply(Event("m", 1, "b", "", events.ModelRegistered(digest, "p", "linear", "binary", "y", "log_loss", {})))
-    catalog.apply(Event("d", 2, "b", "bench", events.DeploymentCreated(digest)))
-    engine = Engine(log, registry, Known(catalog))  # type: ignore[arg-type]
+    catalog.apply(Event("d", 2, "b", deployment, events.DeploymentCreated(digest)))
+    return catalog
+
+
+def worker(folder: Path) -> dict[str, float]:
+    """Rows a second of one core's worth of worker, and of the bare loop, in alternation."""
+    registry, digest, names = model(folder / "artifacts")
     ours, bare, burnt = [], [], []
-    try:
+    with running_log(folder) as log:
+        engine = Engine(log, registry, Known(catalog_of(digest, "bench")))  # type: ignore[arg-type]
         journal = uuid.uuid4().hex[:16]
         engine.cycle([Raw("predictions", 0, 0, m) for m in messages("bench", digest, names, journal, 1, 2)])
         for k in range(ROUNDS):
@@ -127,8 +142,6 @@ def worker(folder: Path) -> dict[str, float]:
                     decode(m)
                 log.insert("bare", *tables[at : at + 8])
             bare.append(EACH * ROWS / (time.perf_counter() - begun))
-    finally:
-        stop(front)
     return {"rows_per_second": statistics.median(ours), "rows_per_second_of_worker_cpu": statistics.median(burnt), "bare_rows_per_second": statistics.median(bare), "ratio": statistics.median(a / b for a, b in zip(ours, bare, strict=True))}
 
 

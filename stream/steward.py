@@ -183,11 +183,10 @@ class Steward:
         due: list[list[tuple[str, str]]] = []
         for name, channel in list(watch.channels.items()):
             keys = [key for key in list(watch.pending) if key[1] == name]
-            if not keys or self._tries.get(keys[0], (0, 0.0))[1] > now:
-                continue
+            rested = [key for key in keys if self._tries.get(key, (0, 0.0))[1] <= now]  # one that is tried again later holds up no other
             if not channel.options.get("digest"):
-                due.extend([key] for key in keys if self._tries.get(key, (0, 0.0))[1] <= now)
-            elif digest_due(channel, [watch.pending[key].occurred_at for key in keys], watch.told_at.get(name, 0), now_us()):
+                due.extend([key] for key in rested)
+            elif keys and keys[0] in rested and digest_due(channel, [watch.pending[key].occurred_at for key in keys], watch.told_at.get(name, 0), now_us()):
                 due.append(keys)
         await asyncio.gather(*(self._tell_one(keys) for keys in due[:MOST_AT_ONCE]))
 

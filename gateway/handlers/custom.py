@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from gateway.errors import ApiError, json_response, object_body
+from gateway.errors import ApiError, object_body
 from gateway.handlers.common import catalog_of, stamped, wait_after, window_of
 from gateway.handlers.deployments import configure
 from gateway.keys import EVENT_LOG, FOLLOWER
@@ -39,9 +39,4 @@ async def delete(request: web.Request) -> web.Response:
     known = dict(deployment.settings.get("custom_metrics") or {})
     if known.pop(name, None) is None:
         raise ApiError(404, "unknown_metric", f"{deployment.name!r} has no custom metric {name!r}")
-    return json_response(await _configured(request, known, name))
-
-
-async def _configured(request: web.Request, known: dict[str, object], name: str) -> dict[str, object]:
-    await configure(request, {"custom_metrics": known or None}, f"custom metric {name} taken away")
-    return {"name": name, "left": sorted(known)}
+    return await configure(request, {"custom_metrics": known or None}, f"custom metric {name} taken away")

@@ -152,6 +152,19 @@ def test_what_cannot_be_delivered_is_given_up_and_said(world, hooks):
     world.api.call("DELETE", "/v1/channels/slow")
 
 
+def test_an_alert_that_is_tried_again_later_holds_up_no_other_of_its_channel(world, hooks):
+    world.api.call("PUT", "/v1/channels/moody", {"kind": "webhook", "url": hooks + "/moody"})
+    world.api.call("PUT", "/v1/deployments/alerted/alert-rules/moods", {"measure": "silence.predictions", "above": 9999, "channels": ["moody"]})
+    Hooks.failures["/moody"] = 3
+    first = world.api.post("/v1/deployments/alerted/alert-rules/moods/test")["alert_id"]
+    until(lambda: Hooks.failures["/moody"] == 0)  # the first rests for some seconds now
+    second = world.api.post("/v1/deployments/alerted/alert-rules/moods/test")["alert_id"]
+    until(lambda: [g for g in Hooks.got if g[0] == "/moody" and json.loads(g[2])["event_id"] == second])
+    told = [json.loads(g[2])["event_id"] for g in Hooks.got if g[0] == "/moody"]
+    assert told == [first] * 3 + [second]
+    world.api.call("DELETE", "/v1/channels/moody")
+
+
 def test_a_rule_is_rehearsed_on_the_stored_history(world):
     found = world.api.post("/v1/deployments/alerted/alert-backtests", {"rule": {"measure": "drift.psi", "above": 0.0001, "window": "1d"}, "step": "1d"})
     assert found["raised"] == 1
