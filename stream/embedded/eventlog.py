@@ -42,7 +42,7 @@ INSERT = re.compile(
     rb"\s+FORMAT\s+(?!VALUES\b)(?P<format>\w+)[ \t]*;?(?:\r?\n|[ \t]|$)",
     re.IGNORECASE | re.DOTALL,
 )
-FORBIDDEN = re.compile(r"\b(INTO\s+OUTFILE|FROM\s+INFILE|KILL\s+QUERY)\b|\bpython\s*\(", re.IGNORECASE)
+FORBIDDEN = re.compile(r"\b(INTO\s+OUTFILE|FROM\s+INFILE|KILL\s+QUERY)\b|\b(?:python|file)\s*\(|''\s*\(", re.IGNORECASE)  # file() reads any file; a quoted name before ( may be it
 READS = re.compile(r"\s*\(*\s*(SELECT|WITH)\b", re.IGNORECASE)
 NAME = re.compile(r"^[A-Za-z_]\w*$")
 STATUS = {

@@ -100,3 +100,10 @@ def test_an_error_in_the_middle_of_an_answer_is_an_error(front):
 
 def test_migrations_are_applied_once(front):
     assert front.writer.migrate() == front.writer.migrate() >= 1
+
+
+@pytest.mark.parametrize("query", ["SELECT file('/etc/hostname')", "SELECT FILE ('/etc/hostname')", "SELECT `file`('/etc/hostname')", "SELECT \"file\" ('/etc/hostname')", "SELECT /* */ file/**/('/etc/hostname')"])
+def test_a_reader_reads_no_files(front, query):
+    with pytest.raises((QueryRejected, LogUnavailable)):
+        front.reader.rows(query + " AS x")
+    assert front.reader.rows("SELECT 'file(' AS x, concat('a', '') AS y, 1 IN (1, 2) AS z") == [{"x": "file(", "y": "a", "z": 1}]

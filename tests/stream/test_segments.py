@@ -26,3 +26,9 @@ def test_what_is_no_segment_is_refused(text):
     with pytest.raises(Refused) as found:
         condition(text)
     assert found.value.code == "wrong_segment"
+
+
+@pytest.mark.parametrize("text", ["sql:file('/etc/hostname') != ''", "sql:`file`('/etc/hostname') != ''", 'sql:"file" (consumer) != 1'])
+def test_an_expression_reads_no_files(text):
+    with pytest.raises(Refused):
+        condition(text)
