@@ -92,7 +92,7 @@ def predictions_of(batch: Batch) -> pa.Table:
         "predicted_class": column(rows, "class"),
         "probabilities": column(rows, "probabilities"),
         "latency_us": column(rows, "latency_us"),
-        "event_id": pa.array(event_ids(rows)),
+        "event_id": event_ids(rows),
     }
     return pa.table(whole)
 

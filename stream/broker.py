@@ -22,6 +22,7 @@ logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it writes dozens of 
 LARGEST = 64 << 20
 POLL_MS = 100
 CHECK_SECONDS = 0.25
+POSITION = 5.0
 ASKED = 4  # brokers, at random, before we say that none answers
 
 
@@ -228,7 +229,8 @@ async def _follow(consumer: AIOKafkaConsumer, at: TopicPartition) -> AsyncIterat
         records = found.get(at, [])
         if records:
             yield [Message(r.topic, r.partition, r.offset, r.timestamp, r.value or b"") for r in records]
-        if not told and (await consumer.position(at) >= end):
+        # position() waits for ever where a broker that was replaced does not know the topic yet
+        if not told and (await asyncio.wait_for(consumer.position(at), POSITION) >= end):
             told = True
             yield CaughtUp(cluster)
         now = asyncio.get_running_loop().time()

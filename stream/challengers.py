@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.errors import PackageError
 from models.package import ModelPackage
@@ -44,7 +45,7 @@ class Challengers:
         told, self._untold = self._untold, []
         return [(*key, self._suspended[key]) for key in told]
 
-    def tables(self, batch: Batch, table: pa.Table, shared: dict[str, Any], identity: list[str]) -> list[pa.Table]:
+    def tables(self, batch: Batch, table: pa.Table, shared: dict[str, Any], identity: pa.Array) -> list[pa.Table]:
         """The log's rows of each challenger that is not suspended."""
         version = self._version(batch)
         tables = []
@@ -61,7 +62,7 @@ class Challengers:
                 "role": pa.array(["challenger"] * len(output), pa.string()),
                 **outputs_of(target, output, version.settings.get("threshold") if version else None),
                 "latency_us": pa.array(np.full(len(output), each)),
-                "event_id": pa.array([f"{e}.{model_id[:12]}" for e, k in zip(identity, keep.tolist(), strict=True) if k], pa.string()),
+                "event_id": pc.binary_join_element_wise(identity.filter(pa.array(keep)), model_id[:12], "."),
             }
             for name, values in more.items():
                 mine = mine.append_column(name, values)
@@ -126,9 +127,9 @@ class Challengers:
         return version
 
 
-def sampled(identity: list[str], model_id: str, fraction: float) -> Bools:
+def sampled(identity: pa.Array, model_id: str, fraction: float) -> Bools:
     """Which rows a challenger sees: by the hash of the event id, the same on every replay."""
     if fraction >= 1:
         return np.ones(len(identity), dtype=bool)
     salt = zlib.crc32(model_id.encode())
-    return np.array([zlib.crc32(e.encode(), salt) % MARGIN < fraction * MARGIN for e in identity])
+    return np.array([zlib.crc32(e.encode(), salt) % MARGIN < fraction * MARGIN for e in identity.to_pylist()])

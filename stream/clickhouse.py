@@ -76,7 +76,11 @@ class EventLog:
         return int(have)
 
     def insert(self, table: str, *rows: pa.Table) -> None:
-        """Append Arrow tables of one schema in one insert; returns when the log has them."""
+        """Append Arrow tables of one schema in one insert; returns when the log has them.
+
+        Rows that repeat each other within an insert are left to the merge and to FINAL, like those of two inserts:
+        the engine's own pass over every block (`optimize_on_insert`) costs more than sorting and writing it.
+        """
         filled = [part for part in rows if part.num_rows]
         if not filled:
             return
@@ -86,7 +90,7 @@ class EventLog:
                 writer.write_table(part)
         names = filled[0].schema.names
         block = sink.getvalue().to_pybytes()
-        settings = {"max_insert_block_size": 1 << 22, "min_insert_block_size_rows": 1 << 22, "min_insert_block_size_bytes": 1 << 30}
+        settings = {"max_insert_block_size": 1 << 22, "min_insert_block_size_rows": 1 << 22, "min_insert_block_size_bytes": 1 << 30, "optimize_on_insert": 0}
         self._run(lambda c: c.raw_insert(table, names, block, settings=settings, fmt="ArrowStream"))
 
     def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> pa.Table:

@@ -45,6 +45,7 @@ class Follower:
         self._futures: dict[str, asyncio.Future[None]] = {}
         self._changed = asyncio.Condition()
         self.caught_up = asyncio.Event()
+        self.taken = 0
         self.listeners: list[Any] = []
 
     async def run(self) -> None:
@@ -57,6 +58,7 @@ class Follower:
                 await self._offer_unlogged()
                 self.caught_up.set()
                 continue
+            self.taken += len(found)
             for message in found:
                 with contextlib.suppress(Malformed):
                     self._take(events.decode(message.value))

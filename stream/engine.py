@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.baseline import drift_score
 from models.errors import ModelsError
@@ -75,6 +77,7 @@ class Engine:
         self._packages: dict[str, ModelPackage | None] = {}
         self.challengers = Challengers(follower, self._learners, self.package)
         self._distrusted: set[int] = set()
+        self._beside = ThreadPoolExecutor(1, "append")  # the log writes while the drift is counted
         self._with_actuals: set[str] = set()
         self.cluster: str | None = None  # of the broker that messages come by
         self.holds: Callable[[], bool] = lambda: True  # whether this process is surely still an owner
@@ -142,11 +145,14 @@ class Engine:
                 served.append((partition, batch, table, made[0]))
             ids = {i for i in table.column("association_id").to_pylist() if i}
             touched.setdefault(batch.deployment, set()).update(ids)
-        self._append(predictions, admitted, report)
+        appended = self._beside.submit(self._append, predictions, admitted, report)
+        try:
+            for one in served:
+                self._fold_drift(*one)
+            timer.lap("drift")
+        finally:
+            appended.result()
         timer.lap("append")
-        for one in served:
-            self._fold_drift(*one)
-        timer.lap("drift")
         self._join(touched, admitted, report)
         timer.lap("join")
         for partition, batch in fresh:
@@ -217,7 +223,7 @@ class Engine:
             "predicted_class": column(table, "class"),
             "probabilities": column(table, "probabilities"),
             "latency_us": column(table, "latency_us"),
-            "event_id": pa.array(identity, pa.string()),
+            "event_id": identity,
         }
         tables = [pa.table(own)]
         timer.lap("rows")
@@ -231,8 +237,8 @@ class Engine:
         if package is None:
             return
         fold = self._folds[partition]
-        new = fold.unseen(table.column("source").to_pylist(), table.column("sequence").to_numpy())
-        new &= first_of_each(own.column("event_id").to_pylist())
+        new = fold.unseen(column(table, "source"), table.column("sequence").to_numpy())
+        new &= first_of_each(column(own, "event_id"))
         if not new.any():
             return
         output = outputs_from(package, own)[new]
@@ -313,13 +319,12 @@ class Timer:
         self._last = now
 
 
-def first_of_each(identity: list[str]) -> Bools:
+def first_of_each(identity: pa.Array) -> Bools:
     """Mask of the rows that do not repeat an earlier one (a message may come twice in a cycle)."""
     keep = np.ones(len(identity), dtype=bool)
-    if len(set(identity)) < len(identity):
+    if len(pc.unique(identity)) < len(identity):
         seen: set[str] = set()
-        for k, event_id in enumerate(identity):
+        for k, event_id in enumerate(identity.to_pylist()):
             keep[k] = event_id not in seen
             seen.add(event_id)
     return keep
-

@@ -127,12 +127,10 @@ def columns_of_maps(table: pa.Table) -> dict[str, pa.Array]:
     return columns
 
 
-def event_ids(table: pa.Table) -> list[str]:
+def event_ids(table: pa.Table) -> pa.Array:
     """journal.partition.sequence.row: the identity of each prediction."""
-    return [
-        f"{s.replace('/', '.')}.{q}.{r}"
-        for s, q, r in zip(table.column("source").to_pylist(), table.column("sequence").to_pylist(), table.column("row").to_pylist(), strict=True)
-    ]
+    sources = pc.replace_substring(column(table, "source"), "/", ".")
+    return pc.binary_join_element_wise(sources, pc.cast(column(table, "sequence"), pa.string()), pc.cast(column(table, "row"), pa.string()), ".")
 
 
 def outputs_of(target: Target, output: Floats, threshold: float | None = None) -> dict[str, pa.Array]:

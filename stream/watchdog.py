@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
 
 Place = tuple[str, int]  # topic, partition
 PATIENCE = 60.0
+
+
+async def finishes(task: asyncio.Future[Any], moved: Callable[[], int], patience: float) -> bool:
+    """Wait for a task's end; False where what `moved` counts stood still for so many seconds."""
+    loop = asyncio.get_running_loop()
+    seen, since = moved(), loop.time()
+    while not task.done():
+        await asyncio.wait([task], timeout=patience / 20)
+        if moved() != seen:
+            seen, since = moved(), loop.time()
+        elif loop.time() - since > patience and not task.done():
+            return False
+    return True
 
 
 class Watchdog:

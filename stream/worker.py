@@ -1,6 +1,6 @@
-"""The Faust app: agents hand messages to the engine and acknowledge what it has finished.
+"""The worker: what its consumers hand it goes through the engine, and is acknowledged when the log has it.
 
-The only importer of faust. What takes time runs in a thread, so that heartbeats go on.
+What takes time runs in a thread, so that heartbeats go on.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-import faust
-from faust.transport.drivers import aiokafka as driver
 
 from models.registry import Artifacts, Registry
 from stream import events
@@ -30,6 +28,7 @@ from stream.engine import Engine, Raw, Report, split
 from stream.erasure import event_id as erasure_event_id
 from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected, Superseded
 from stream.events import ChallengerRemoved, Event, new_id
+from stream.faust_app import SESSION, build
 from stream.heartbeats import heartbeats
 from stream.monitoring import results
 from stream.retention import retain
@@ -37,40 +36,17 @@ from stream.secret import checkpoint_key
 from stream.settings import Settings
 from stream.steward import Steward
 from stream.topics import ACTUALS, CONTROL, COURIERS, DEAD_LETTERS, JOINABLE, LETTERS, MONITORING, PREDICTIONS, WORKERS
-from stream.watchdog import Place, Watchdog
+from stream.watchdog import Place, Watchdog, finishes
 
 log = logging.getLogger("champion.worker")
 
-TAKE = 200
-WITHIN = 0.03
-FETCH_WAIT_MS = 25
-LARGEST = 64 << 20
 MOST_BYTES = 24 << 20
 TELL_EVERY = 5.0
 WATCH_EVERY = 10.0
 PATIENCE = 300
-SESSION = 6
 SLEPT = SESSION - 1.0  # a process that stood still for so long may have lost its partitions
 DRAIN = 2.0
-
-
-class _Thread(driver.AIOKafkaConsumerThread):
-    """Faust hard-codes a fetch wait of 1.5 s, which a broker without push turns into latency."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        consumer._fetch_max_bytes = LARGEST  # noqa: SLF001
-        return consumer
-
-
-class _Consumer(driver.Consumer):
-    def _new_consumer_thread(self) -> _Thread:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
-
-
-class _Transport(driver.Transport):
-    Consumer = _Consumer
+START = 30.0
 
 
 class Worker:
@@ -97,12 +73,13 @@ class Worker:
         self._assigned: set[Place] = set()
         self._busy = False
         self._held: list[Place] = []
-        self._cluster = ""
+        self._cluster, self._asked = "", 0
         self._pulse = time.monotonic()
         self._engine.holds = lambda: time.monotonic() - self._pulse < SLEPT
 
     async def pulse(self) -> None:
         """Notice that this process stood still: then others may have its partitions, and it must not write."""
+        self._pulse = time.monotonic()  # the start may have waited for broker and log: that is no standing still
         while True:
             await asyncio.sleep(0.25)
             now = time.monotonic()
@@ -254,67 +231,20 @@ class Worker:
                 self._note(values)
                 return
 
-    def app(self) -> faust.App:
-        """The Faust app with its three agents."""
-        app = faust.App(
-            group_of(WORKERS, self._cluster),
-            broker="kafka://" + self._settings.bootstrap.replace(",", ";kafka://"),
-            store="memory://",
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            broker_rebalance_timeout=3,
-            broker_session_timeout=SESSION,
-            broker_heartbeat_interval=1,
-            broker_request_timeout=10.0,
-            broker_commit_interval=0.5,
-            consumer_auto_offset_reset="earliest",
-            consumer_max_fetch_size=LARGEST,
-            consumer_metadata_max_age_ms=3000,
-            producer_max_request_size=LARGEST,
-            stream_wait_empty=False,
-            stream_buffer_maxsize=1024,
-            web_enabled=False,
-            worker_redirect_stdouts=False,
-            logging_config=None,
-            datadir=str(self._settings.data_dir.resolve() / "faust"),
-        )
-        raw: dict[str, Any] = {"value_type": bytes, "key_type": bytes, "value_serializer": "raw", "key_serializer": "raw"}
+    async def _revoked(self) -> None:
+        """What is under way is finished while the partitions are still ours."""
+        end = time.monotonic() + DRAIN
+        while (self._busy or not self._inbox.empty()) and time.monotonic() < end:  # noqa: ASYNC110 - bounded
+            await asyncio.sleep(0.02)
 
-        @app.agent(app.topic(PREDICTIONS, **raw))
-        async def predictions(stream: Any) -> None:
-            async for values in stream.take_events(TAKE, within=WITHIN):
-                await self.submit(values)
-
-        @app.agent(app.topic(JOINABLE, **raw))
-        async def actuals(stream: Any) -> None:
-            async for values in stream.take_events(TAKE, within=WITHIN):
-                await self.submit(values)
-
-        @app.agent(app.topic(CONTROL, **raw))
-        async def control(stream: Any) -> None:
-            async for values in stream.take_events(TAKE, within=WITHIN):
-                await self.record(values)
-
-        async def on_revoked(app: Any, revoked: Any, **_: Any) -> None:
-            """What is under way is finished while the partitions are still ours."""
-            del app, revoked
-            end = time.monotonic() + DRAIN
-            while (self._busy or not self._inbox.empty()) and time.monotonic() < end:  # noqa: ASYNC110 - bounded
-                await asyncio.sleep(0.02)
-
-        async def on_assigned(app: Any, assigned: Any, **_: Any) -> None:
-            del app
-            log.info("assigned %s", sorted(f"{t.topic}/{t.partition}" for t in assigned))
-            self._stale = True
-            self._recorder.reset()
-            self._assigned = {(str(t.topic), int(t.partition)) for t in assigned}
-            self._watchdog.assigned(self._assigned)
-            if self._busy and not self._assigned.issuperset(self._held):
-                self._leave("what it still holds is of partitions that are another's now")
-
-        app.on_partitions_revoked.connect(on_revoked)  # type: ignore[arg-type]
-        app.on_partitions_assigned.connect(on_assigned)  # type: ignore[arg-type]
-        return app
+    def _given(self, places: set[Place]) -> None:
+        log.info("assigned %s", sorted(f"{topic}/{partition}" for topic, partition in places))
+        self._stale = True
+        self._recorder.reset()
+        self._assigned = places
+        self._watchdog.assigned(places)
+        if self._busy and not places.issuperset(self._held):
+            self._leave("what it still holds is of partitions that are another's now")
 
     async def _keep_letters(self, cluster: str, messages: list[Message]) -> None:
         del cluster
@@ -358,12 +288,11 @@ class Worker:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
-        await asyncio.gather(self._wait_for_broker(), asyncio.to_thread(self._log.wait, 120.0))
+        await self._step("broker and log", asyncio.gather(self._wait_for_broker(), asyncio.to_thread(self._log.wait, 120.0)), lambda: self._asked)
         self._engine.cluster = self._cluster
         await asyncio.to_thread(self._log.migrate)
         await asyncio.to_thread(retain, self._log, self._settings.log_retention_days)
-        app = self.app()
-        app.transport = _Transport(app.conf.broker_consumer, app, loop=loop)
+        app = build(self._settings, group_of(WORKERS, self._cluster), {PREDICTIONS: self.submit, JOINABLE: self.submit, CONTROL: self.record}, self._given, self._revoked)
         tasks = [
             asyncio.create_task(self._follower.run()),
             asyncio.create_task(consume(self._settings.bootstrap, ACTUALS, COURIERS, self._courier.carry)),
@@ -375,8 +304,9 @@ class Worker:
             asyncio.create_task(self._steward.run(lambda: (CONTROL, 0) in self._assigned)),
             asyncio.create_task(self.tell()),
         ]
-        await self._follower.caught_up.wait()
-        await app.start()
+        await self._step("control", self._follower.caught_up.wait(), lambda: self._follower.taken)
+        await self._step("consumers", app.start(), lambda: 0)
+        log.info("started")
         stopping = asyncio.create_task(stop.wait())
         ended = asyncio.create_task(app.wait_until_stopped())
         done, _ = await asyncio.wait([stopping, ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -391,10 +321,21 @@ class Worker:
         logging.shutdown()
         os._exit(0 if stop.is_set() else 1)
 
+    async def _step(self, name: str, waiting: Awaitable[Any], moved: Callable[[], int]) -> None:
+        """One step of the start. Where nothing moves this process ends, and another begins anew.
+
+        A client that was started while its broker was being replaced may wait for ever for the old one.
+        """
+        log.info("waiting for %s", name)
+        task = asyncio.ensure_future(waiting)
+        if not await finishes(task, moved, START):
+            self._leave(f"it waited {START:.0f} s for {name}, and nothing moved")
+        task.result()
+
     async def _wait_for_broker(self) -> None:
         while True:
+            self._asked += 1
             with contextlib.suppress(BrokerUnavailable):
                 self._cluster = await self._producer.look()  # topics are made by the first request, never administered here
                 return
             await asyncio.sleep(0.1)
-

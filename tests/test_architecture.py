@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {"models": {"models"}, "stream": {"stream", "models"}, "gateway": {"gateway", "stream", "models"}}
 SOLE = {
-    "faust": "stream/worker.py",
+    "faust": "stream/faust_app.py",
     "aiokafka": "stream/broker.py",
     "clickhouse_connect": "stream/clickhouse.py",
     "chdb": "stream/embedded/eventlog.py",

@@ -111,16 +111,17 @@ class DriftFold:
         self._dirty.add(key)
         self.changed = True
 
-    def unseen(self, sources: list[str], sequences: Ints) -> Bools:
+    def unseen(self, sources: pa.Array, sequences: Ints) -> Bools:
         """Which rows are not in the state yet."""
-        seen: dict[tuple[str, int], bool] = {}
-        out = np.empty(len(sequences), dtype=bool)
-        for k, pair in enumerate(zip(sources, sequences.tolist(), strict=True)):
-            known = seen.get(pair)
-            if known is None:
-                ranges = self.ranges.get(pair[0])
-                known = seen[pair] = ranges is not None and pair[1] in ranges
-            out[k] = not known
+        coded = sources.dictionary_encode()
+        codes = coded.indices.to_numpy(zero_copy_only=False)
+        out = np.ones(len(sequences), dtype=bool)
+        for code, source in enumerate(coded.dictionary.to_pylist()):
+            ranges = self.ranges.get(source)
+            if ranges is not None:
+                of_source = codes == code
+                distinct, at = np.unique(sequences[of_source], return_inverse=True)
+                out[of_source] = np.array([s not in ranges for s in distinct.tolist()], dtype=bool)[at]
         return out
 
     def add(self, deployment: str, baseline: str, minutes: Ints, counts: Ints) -> None:

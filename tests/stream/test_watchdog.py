@@ -1,6 +1,10 @@
 """The watchdog barks at lag without progress, and at nothing else."""
 
-from stream.watchdog import Watchdog
+import asyncio
+
+import pytest
+
+from stream.watchdog import Watchdog, finishes
 
 A, B = ("predictions", 0), ("champion.control", 0)
 
@@ -40,3 +44,35 @@ def test_all_handled_is_no_lag():
     dog.stuck({A: 0}, 0.0)
     dog.handled(A, 8)
     assert dog.lag({A: 9}) == {A: 0}
+
+
+def test_a_start_that_moves_is_waited_for_and_one_that_stands_still_is_not():
+    async def run():
+        steps = 0
+
+        async def slow():
+            nonlocal steps
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                steps += 1
+
+        moving = await finishes(asyncio.ensure_future(slow()), lambda: steps, 0.6)
+        hung = asyncio.ensure_future(asyncio.Event().wait())
+        standing = await finishes(hung, lambda: steps, 0.2)
+        hung.cancel()
+        return moving, standing
+
+    assert asyncio.run(run()) == (True, False)
+
+
+def test_a_start_that_fails_is_over():
+    async def run():
+        async def fails():
+            raise OSError("gone")
+
+        task = asyncio.ensure_future(fails())
+        assert await finishes(task, lambda: 0, 5)
+        task.result()
+
+    with pytest.raises(OSError, match="gone"):
+        asyncio.run(run())
