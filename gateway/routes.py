@@ -112,6 +112,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/deployments/{d}/alert-rules", watching.alert_rules, "alert rules and their state", "alerts"),
     Route("PUT", "/v1/deployments/{d}/alert-rules/{name}", watching.put_rule, "set an alert rule", "alerts"),
     Route("DELETE", "/v1/deployments/{d}/alert-rules/{name}", watching.delete_rule, "take an alert rule away", "alerts"),
+    Route("POST", "/v1/deployments/{d}/alert-rules/{name}/silence", watching.silence_rule, "raise its alerts in silence for a while", "alerts"),
     Route("POST", "/v1/deployments/{d}/alert-rules/{name}/test", watching.test_rule, "send a test alert", "alerts"),
     Route("POST", "/v1/deployments/{d}/alert-backtests", watching.backtest_rule, "rehearse an alert rule on the stored history", "alerts"),
     Route("GET", "/v1/deployments/{d}/policies", watching.many, "retraining policies and their runs", "policies"),

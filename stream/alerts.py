@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from models.errors import DataError
-from stream.clock import parse_time
+from stream.clock import elapsed, parse_time
 from stream.measures import known, seconds_of
 
 SEVERITIES = ("info", "warning", "critical")
@@ -75,7 +75,7 @@ def judge(rule: dict[str, Any], value: float | None, *, firing: bool, cleared_at
     back = value <= rule["clear"] if high else value >= rule["clear"]
     if firing:
         return "clear" if back and not beyond else ""
-    cooling = cleared_at and now - cleared_at < seconds_of(rule["cool_down"]) * 1_000_000
+    cooling = cleared_at and elapsed(cleared_at, now) < seconds_of(rule["cool_down"]) * 1_000_000
     return "raise" if beyond and not cooling else ""
 
 

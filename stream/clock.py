@@ -5,12 +5,25 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+SKEW = 60_000_000
 LATEST = 4_260_000_000_000_000  # DateTime's minutes end in 2106
 
 
 def now_us() -> int:
     """The wall clock in microseconds."""
     return time.time_ns() // 1000
+
+
+def elapsed(since: int, now: int) -> float:
+    """Microseconds since a moment of the past; endless where the clock has been set back behind it.
+
+    A wait that began at a wrong, later time would else last until the right clock gets there. A minute's
+    difference is nothing: several machines' clocks disagree by that.
+
+    >>> elapsed(0, 5), elapsed(90_000_000, 80_000_000), elapsed(90_000_000, 1)
+    (5.0, 0.0, inf)
+    """
+    return float(max(0, now - since)) if now > since - SKEW else float("inf")
 
 
 def parse_time(text: object) -> int:

@@ -333,6 +333,17 @@ class PolicyRunAwaits(Fact):
 
 
 @dataclass(frozen=True)
+class PolicyRunLooked(Fact):
+    """A look at a promoted model beside the one before it, after which it stays for now."""
+
+    TYPE: ClassVar[str] = "policy_run_looked"
+    run_id: str
+    look: int
+    sentence: str
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class PolicyRunFinished(Fact):
     """What a run came to, in a sentence, with its evidence."""
 
@@ -404,46 +415,7 @@ class DataErased(Fact):
     recorded_before: int
 
 
-FACTS: dict[str, type[Fact]] = {
-    kind.TYPE: kind
-    for kind in (
-        ProjectCreated,
-        ProjectProgressed,
-        ProjectCompleted,
-        ProjectFailed,
-        ModelRegistered,
-        DeploymentCreated,
-        ChampionChanged,
-        ChallengerAdded,
-        OnlineChallengerAdded,
-        ChallengerRemoved,
-        DeploymentStateChanged,
-        DeploymentConfigured,
-        ReferralAnswered,
-        ReplayRequested,
-        ReplayProgressed,
-        ReplayFinished,
-        RetrainingStarted,
-        RetrainingFinished,
-        ChannelSet,
-        ChannelRemoved,
-        AlertRuleSet,
-        AlertRuleRemoved,
-        AlertRaised,
-        AlertCleared,
-        NotificationEnded,
-        PolicySet,
-        PolicyRemoved,
-        PolicyRunStarted,
-        PolicyRunAwaits,
-        PolicyRunFinished,
-        CohortMatured,
-        ConceptDriftDetected,
-        DeadLettered,
-        DeadLettersReplayed,
-        DataErased,
-    )
-}
+FACTS: dict[str, type[Fact]] = {kind.TYPE: kind for kind in Fact.__subclasses__()}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import orjson
 
 from models.errors import DataError
 from models.registry import Artifacts
-from stream.clock import iso
+from stream.clock import elapsed, iso
 from stream.events import AlertRaised, ChannelSet, Event
 from stream.measures import seconds_of
 
@@ -67,7 +67,7 @@ class Undelivered(Exception):  # noqa: N818 - a state
 
 def digest_due(channel: ChannelSet, waiting: list[int], told_at: int, now: int) -> bool:
     """Whether a digest's span has passed since the channel was told last, or else since the first alert (microseconds)."""
-    return now - max(told_at, min(waiting)) >= seconds_of(channel.options["digest"]) * 1_000_000
+    return elapsed(max(told_at, min(waiting)), now) >= seconds_of(channel.options["digest"]) * 1_000_000
 
 
 async def deliver(channel: ChannelSet, secrets: dict[str, str], events: list[Event]) -> None:

@@ -5,7 +5,7 @@ A policy: trigger (`schedule`, `drift`, `accuracy`, `estimated` with another bes
 read again from its source or not, without rows that were acted on, overridden or referred), model selection
 (AutoPilot, the champion's blueprint beside the simplest, or nothing but the champion's recipe), action
 (`register`, `challenge`, `replace`), gate (metric, minimum gain, milliseconds a row, rows to soak, a person,
-rows after which a worse one is rolled back), minimum interval between runs.
+rows after which a worse one is rolled back, and how often that is looked at), minimum interval between runs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from models.errors import DataError
 from models.metrics import METRICS
+from stream.clock import elapsed
 from stream.jobs.training_set import LEFT_OUT
 from stream.measures import known, seconds_of
 
@@ -23,6 +24,7 @@ ACTIONS = ("register", "challenge", "replace")
 SELECTIONS = ("autopilot", "same_blueprint", "same_hyperparameters")
 WINDOWS = ("expanding", "sliding", "decaying", "stratified")
 MICRO = 1_000_000
+MOST_LOOKS = 10
 
 
 def read_policy(data: dict[str, Any]) -> dict[str, Any]:
@@ -46,9 +48,12 @@ def read_policy(data: dict[str, Any]) -> dict[str, Any]:
         "minimum_gain": number("gate.minimum_gain", gate.get("minimum_gain", 0.0), 0.0),
         "soak_rows": int(number("gate.soak_rows", gate.get("soak_rows", 500), 100.0)),
         "rollback_rows": int(number("gate.rollback_rows", gate.get("rollback_rows", 0), 0.0)),
+        "rollback_looks": int(number("gate.rollback_looks", gate.get("rollback_looks", 1), 1.0)),
         "person": bool(gate.get("person", False)),
         "ms_per_row": None if gate.get("ms_per_row") is None else number("gate.ms_per_row", gate["ms_per_row"], 0.0),
     }
+    if policy["gate"]["rollback_looks"] > MOST_LOOKS:
+        raise DataError("wrong_policy", f"gate.rollback_looks is at most {MOST_LOOKS}: each is on twice the rows of the one before")
     if data.get("minutes") is not None:
         policy["minutes"] = number("minutes", data["minutes"], 0.001)
     if data.get("mode") is not None:
@@ -130,12 +135,12 @@ def number(name: str, value: Any, least: float | None) -> float:
 
 def rested(policy: dict[str, Any], last: int, now: int) -> bool:
     """Whether the minimum interval has passed since the last run began (0: there was none)."""
-    return not last or now - last >= seconds_of(policy["minimum_interval"]) * MICRO
+    return not last or elapsed(last, now) >= seconds_of(policy["minimum_interval"]) * MICRO
 
 
 def scheduled(policy: dict[str, Any], last: int, now: int) -> bool:
     """Whether a schedule is due, from the last run or else from when it was set."""
-    return now - (last or int(policy["set_at"])) >= seconds_of(policy["trigger"]["every"]) * MICRO
+    return elapsed(last or int(policy["set_at"]), now) >= seconds_of(policy["trigger"]["every"]) * MICRO
 
 
 def crossed(trigger: dict[str, Any], value: float | None) -> bool:

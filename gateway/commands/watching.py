@@ -41,10 +41,12 @@ def channels(name: str | None, webhook: str, slack: str, teams: str, secret: str
 @click.option("--file", "file", type=FILE, default=None, help="A rule as JSON.")
 @click.option("--backtest", type=FILE, default=None, help="Rehearse the rule of a JSON file on the stored history.")
 @click.option("--test", "tested", default="", help="Send a test alert of this rule.")
+@click.option("--silence", "silenced", default="", help="Tell nobody of this rule's alerts, --for so long.")
+@click.option("--for", "span", default="8h", show_default=True, help="A span such as 8h or 2d; 0s ends a silence.")
 @click.option("--remove", default="", help="Take this rule away.")
 @AS_JSON
-def alerts(deployment: str | None, name: str, file: Path | None, backtest: Path | None, tested: str, remove: str, as_json: bool) -> None:
-    """Show alerts that are raised, or a deployment's rules; set, test, rehearse or remove a rule.
+def alerts(deployment: str | None, name: str, file: Path | None, backtest: Path | None, tested: str, silenced: str, span: str, remove: str, as_json: bool) -> None:
+    """Show alerts that are raised, or a deployment's rules; set, test, silence, rehearse or remove a rule.
 
     Example: champion alerts flights --set drifting --file rule.json
     """
@@ -61,6 +63,8 @@ def alerts(deployment: str | None, name: str, file: Path | None, backtest: Path 
         api.call("PUT", f"{path}/{name}", orjson.loads(file.read_bytes()))
     elif tested:
         api.post(f"{path}/{tested}/test")
+    elif silenced:
+        api.post(f"{path}/{silenced}/silence", {"for": span})
     elif remove:
         api.call("DELETE", f"{path}/{remove}")
     show(list(api.items(path)), as_json)

@@ -16,7 +16,7 @@ from stream import alerts, policies
 from stream.backtest import backtest
 from stream.clock import iso, now_us
 from stream.events import AlertRaised, AlertRuleRemoved, AlertRuleSet, ChampionChanged, ChannelRemoved, ChannelSet, PolicyRemoved, PolicyRunFinished, PolicyRunStarted, PolicySet, ProjectFailed, new_id
-from stream.measures import measured
+from stream.measures import measured, seconds_of
 from stream.notifications import read_channel
 from stream.projections.catalog import RUNNING
 from stream.projections.watch import Run, Watch
@@ -91,6 +91,25 @@ async def delete_rule(request: web.Request) -> web.Response:
     """Take an alert rule away."""
     _, position = await propose(request, AlertRuleRemoved(name_of(request)), deployment_of(request))
     return json_response({"name": request.match_info["name"], "position": position})
+
+
+async def silence_rule(request: web.Request) -> web.Response:
+    """Raise a rule's alerts in silence for a while: {"for": "8h"} or {"until": time}; {"for": "0s"} ends it."""
+    name, rule_name, data = deployment_of(request), name_of(request), await object_body(request)
+    rule = watch_of(request).rules.get((name, rule_name))
+    if rule is None:
+        raise ApiError(404, "unknown_rule", f"there is no alert rule {rule_name!r}")
+    if ("for" in data) == ("until" in data):
+        raise ApiError(422, "wrong_rule", 'silence has one of "for" (a span such as 8h) and "until" (a time)')
+    until = data["until"] if "until" in data else now_us() + span_of(data["for"]) * 1_000_000
+    silenced = alerts.read_rule({**rule, "silenced_until": until})
+    _, position = await propose(request, AlertRuleSet(rule_name, silenced), name)
+    return json_response({"name": rule_name, "silenced_until": iso(silenced["silenced_until"]), "position": position})
+
+
+def span_of(text: Any) -> int:
+    """Seconds of a span; none for 0."""
+    return 0 if str(text) in {"0", "0s"} else seconds_of(text)
 
 
 async def test_rule(request: web.Request) -> web.Response:

@@ -21,7 +21,7 @@ from gateway.snippets import snippet_of
 from models.metrics import METRICS
 from stream import queries
 from stream.clickhouse import EventLog
-from stream.clock import iso
+from stream.clock import iso, now_us
 from stream.custom import answer as custom_answer
 from stream.custom import defined
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
@@ -105,7 +105,7 @@ def referrals(log: EventLog) -> list[tuple[str, int]]:
 
 def watched(watch: Watch, name: str) -> dict[str, Any]:
     """Alert rules with their state, policies and their runs."""
-    rules = [{"name": r, **rule, "firing": watch.firing.get((d, r)), "raised": watch.raised.get((d, r), 0)} for (d, r), rule in watch.rules.items() if d == name]
+    rules = [{"name": r, **rule, "firing": watch.firing.get((d, r)), "raised": watch.raised.get((d, r), 0), "silent": iso(rule["silenced_until"]) if rule.get("silenced_until", 0) > now_us() else ""} for (d, r), rule in watch.rules.items() if d == name]
     policies = [{"name": p, **policy} for (d, p), policy in watch.policies.items() if d == name]
     return {"alert_rules": rules, "policies": policies, "runs": [{"run": r, "at": iso(r.started_at)} for r in watch.runs_of(name)[:20]]}
 

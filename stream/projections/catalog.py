@@ -220,6 +220,7 @@ def _champion_changed(catalog: Catalog, event: Event, fact: events.ChampionChang
     kept = [pair for pair in now.challengers if pair[0] != model.model_id]
     kept.append((now.champion, 1.0))  # the old champion goes on in the shadow
     _advance(deployment, model.model_id, kept, event, fact.reason)
+    catalog.watch.promoted(event.deployment, model.model_id)
 
 
 def _challenger_added(catalog: Catalog, event: Event, fact: events.ChallengerAdded) -> None:

@@ -41,6 +41,8 @@ class Run:
     finished_at: int = 0
     awaits: str = ""  # the model that waits for a person's word, and why it may be promoted
     proposal: str = ""
+    version: int = 0  # of the deployment when it began
+    looks: int = 0  # at the promoted model beside the one before
 
 
 @dataclass
@@ -61,9 +63,16 @@ class Watch:
 
     def apply(self, event: Event, deployment_of: Callable[[str], Any]) -> None:
         """Apply an event; Refused where it does not fit."""
-        if event.deployment:
-            deployment_of(event.deployment)
+        deployment = deployment_of(event.deployment) if event.deployment else None
         APPLY[event.type](self, event, event.fact)
+        if deployment is not None and isinstance(event.fact, events.PolicyRunStarted):
+            self.runs[event.fact.run_id].version = deployment.now.version
+
+    def promoted(self, deployment: str, model_id: str) -> None:
+        """A model was made the champion: a run of it waits for nobody's word any more."""
+        run = self.run_of(deployment)
+        if run is not None and run.awaits == model_id:
+            run.awaits = ""
 
     def run_of(self, deployment: str) -> Run | None:
         """The run that is under way."""
@@ -72,7 +81,7 @@ class Watch:
     def runs_of(self, deployment: str, policy: str = "") -> list[Run]:
         """Runs, newest first."""
         found = [run for run in self.runs.values() if run.deployment == deployment and policy in {"", run.policy}]
-        return sorted(found, key=lambda run: -run.started_at)
+        return found[::-1]  # by their order in the log: clocks may be set back
 
 
 def _channel_set(watch: Watch, event: Event, fact: events.ChannelSet) -> None:
@@ -172,6 +181,14 @@ def _run_awaits(watch: Watch, event: Event, fact: events.PolicyRunAwaits) -> Non
     run.awaits, run.proposal, run.result = fact.model_id, fact.sentence, fact.evidence
 
 
+def _run_looked(watch: Watch, event: Event, fact: events.PolicyRunLooked) -> None:
+    del event
+    run = watch.runs.get(fact.run_id)
+    if run is None or run.outcome or fact.look != run.looks + 1:
+        raise Refused("conflict", "run_ended", f"run {fact.run_id!r} is unknown, over or was looked at already")
+    run.looks, run.proposal = fact.look, fact.sentence
+
+
 def _run_finished(watch: Watch, event: Event, fact: events.PolicyRunFinished) -> None:
     run = watch.runs.get(fact.run_id)
     if run is None or run.outcome:
@@ -202,6 +219,7 @@ APPLY: dict[str, Callable[[Watch, Event, Any], None]] = {
     "policy_removed": _policy_removed,
     "policy_run_started": _run_started,
     "policy_run_awaits": _run_awaits,
+    "policy_run_looked": _run_looked,
     "policy_run_finished": _run_finished,
     "cohort_matured": _cohort_matured,
     "concept_drift_detected": _concept_drift,

@@ -420,3 +420,85 @@ def test_an_online_challenger_learns_from_outcomes_and_goes_on_where_its_worker_
         world.api.get(f"/v1/models/{learner}")
     assert refused.value.code == "no_package"
     assert world.api.get("/v1/deployments/learns/verify")["equal"]
+
+
+def test_a_promoted_model_that_turns_out_worse_is_rolled_back_at_a_later_look(world, models):
+    run_id = run_to_a_person(world, models, "regretful", rollback_rows=100, rollback_looks=7)
+    runs_until(world, "regretful", {"waits for a person"})
+    world.api.post(f"/v1/deployments/regretful/policies/try/runs/{run_id}/decision", {"decision": "promote", "reason": "on probation"})
+    rng = random.Random(11)
+
+    def looks():
+        return [e["payload"] for e in world.api.get("/v1/events", deployment="regretful", order="oldest", limit=500)["items"] if e["type"] == "policy_run_looked"]
+
+    while not looks():  # the world stays upside down: the new model is right
+        ask(world, "regretful", rng, 20, label=noisy_upside_down)
+        time.sleep(0.3)
+    assert world.api.get("/v1/deployments/regretful")["champion"]["model_id"] != models["linear"]
+    rng, end = random.Random(12), time.monotonic() + 120
+    while (run := next(world.api.items("/v1/deployments/regretful/policies"))["runs"][0])["outcome"] == "under way" and time.monotonic() < end:
+        ask(world, "regretful", rng, 120, label=truth)  # and turns back
+        time.sleep(0.2)
+    assert run["outcome"] == "rolled_back", run
+    found = looks()
+    assert [fact["look"] for fact in found] == list(range(1, len(found) + 1))
+    assert all(fact["evidence"]["rows"] >= 100 * 2**k for k, fact in enumerate(found))
+    champion = world.api.get("/v1/deployments/regretful")["champion"]
+    assert champion["model_id"] == models["linear"]
+    assert "rolled back by policy try: the old champion is better" in champion["reason"]
+
+
+def test_promotions_at_the_same_time_end_in_one_champion_on_which_all_agree(world, models):
+    both = [models["linear"], models["lightgbm"]]
+    world.api.post("/v1/deployments", {"name": "rush", "model_id": both[0]})
+    codes, answered, over = [], [], threading.Event()
+
+    def promote(k):
+        for n in range(6):
+            try:
+                world.api.call("PUT", "/v1/deployments/rush/champion", {"model_id": both[(k + n) % 2], "reason": f"{k}.{n}"})
+                codes.append("done")
+            except Refusal as error:
+                codes.append(error.code)
+
+    def predict():
+        while not over.is_set():
+            found = world.api.post("/v1/deployments/rush/predictions", {"rows": [{"x": 1.0, "z": 0.0}]})
+            answered.append((found["deployment_version"], found["model_id"]))
+
+    asking = threading.Thread(target=predict)
+    promoting = [threading.Thread(target=promote, args=(k,)) for k in range(4)]
+    for thread in (asking, *promoting):
+        thread.start()
+    for thread in promoting:
+        thread.join()
+    over.set()
+    asking.join()
+    assert set(codes) <= {"done", "is_champion"}, codes
+    changes = [e["payload"]["model_id"] for e in world.api.get("/v1/events", deployment="rush", order="oldest", limit=500)["items"] if e["type"] == "champion_changed"]
+    assert len(changes) == codes.count("done")
+    champion = world.api.get("/v1/deployments/rush")["champion"]["model_id"]
+    assert champion == ([both[0], *changes])[-1]
+    assert world.api.post("/v1/deployments/rush/predictions", {"rows": [{"x": 1.0, "z": 0.0}]})["model_id"] == champion
+    of_version = [both[0], *changes]  # version 1, 2, …
+    assert all(of_version[version - 1] == model for version, model in answered)
+    assert answered == sorted(answered, key=lambda a: a[0])  # no request went back to an older champion
+
+
+def test_a_silenced_rule_is_raised_and_tells_nobody_until_the_silence_ends(world, hooks):
+    world.api.call("PUT", "/v1/channels/hush", {"kind": "webhook", "url": f"{hooks}/hush"})
+    world.api.call("PUT", "/v1/deployments/alerted/alert-rules/hushed", {"measure": "drift.psi", "above": 1e9, "channels": ["hush"]})
+    world.api.post("/v1/deployments/alerted/alert-rules/hushed/silence", {"for": "8h"})
+    rule = next(r for r in world.api.items("/v1/deployments/alerted/alert-rules") if r["name"] == "hushed")
+    assert rule["silenced_until"] > (time.time() + 7 * 3600) * 1e6
+    assert "silenced until" in world.api.text("/deployments/alerted")
+    unheard = world.api.post("/v1/deployments/alerted/alert-rules/hushed/test")["alert_id"]
+    world.api.post("/v1/deployments/alerted/alert-rules/hushed/silence", {"for": "0s"})
+    heard = world.api.post("/v1/deployments/alerted/alert-rules/hushed/test")["alert_id"]
+    assert heard != unheard
+    until(lambda: [g for g in Hooks.got if g[0] == "/hush"])
+    assert [json.loads(g[2])["event_id"] for g in Hooks.got if g[0] == "/hush"] == [heard]
+    for wrong in ({}, {"for": "8h", "until": "2030-01-01"}, {"for": "long"}):
+        with pytest.raises(Refusal) as found:
+            world.api.post("/v1/deployments/alerted/alert-rules/hushed/silence", wrong)
+        assert found.value.status == 422

@@ -141,6 +141,25 @@ def test_a_run_waits_for_a_person_once_and_then_ends():
         story.say(events.PolicyRunAwaits("r1", "m2", "it is better", {}))
 
 
+def test_a_run_that_was_promoted_waits_no_more_and_is_looked_at_in_order():
+    story = Story()
+    story.say(events.ModelRegistered("m2", "p", "linear", "binary", "y", "log_loss", {}), "")
+    story.say(events.DeploymentConfigured({"threshold": 0.4}))
+    story.say(events.PolicySet("monthly", read_policy({"gate": {"rollback_rows": 100, "rollback_looks": 3}})))
+    story.say(events.PolicyRunStarted("r1", "monthly", {}))
+    run = story.catalog.watch.runs["r1"]
+    assert run.version == 2
+    story.say(events.PolicyRunAwaits("r1", "m2", "it is better", {}))
+    story.say(events.ChampionChanged("m2", "by a person"))
+    assert (run.awaits, run.outcome) == ("", "")
+    with pytest.raises(Refused):
+        story.say(events.PolicyRunLooked("r1", 2, "out of order", {}))
+    story.say(events.PolicyRunLooked("r1", 1, "it stays", {}))
+    with pytest.raises(Refused):
+        story.say(events.PolicyRunLooked("r1", 1, "again", {}))
+    assert run.looks == 1
+
+
 def test_an_estimate_acts_only_beside_something_that_was_measured():
     trigger = read_policy({"trigger": {"kind": "estimated", "and": {"measure": "drift.psi", "above": 0.2}}})["trigger"]
     assert (trigger["measure"], trigger["above"]) == ("estimated.loss", 0.1)
@@ -182,7 +201,7 @@ def test_a_deployment_has_one_run_at_a_time_and_it_ends_once():
     [{"typo": 1}, {"trigger": {"kind": "whim"}}, {"trigger": {"kind": "schedule", "every": "soon"}}, {"trigger": {"kind": "actuals"}}, {"trigger": {"kind": "measure"}}, {"trigger": {"kind": "measure", "measure": "drift.psi"}},
      {"action": "explode"}, {"gate": {"metric": "luck"}}, {"gate": {"soak_rows": 5}}, {"gate": {"minimum_gain": -1}}, {"model_selection": "best"}, {"data": {"window": "round"}}, {"minimum_interval": "0h"}, {"minutes": "long"},
      {"data": {"exclude": ["the rest"]}}, {"data": {"window": "decaying", "half_life": "long"}}, {"data": {"refresh": True}}, {"data": {"typo": 1}}, {"gate": {"ms_per_row": "quick"}},
-     {"trigger": {"kind": "estimated"}}, {"trigger": {"kind": "measure", "measure": "estimated.log_loss", "above": 1, "and": {"measure": "estimated.loss", "above": 0}}}],
+     {"gate": {"rollback_looks": 0}}, {"gate": {"rollback_looks": 11}}, {"trigger": {"kind": "estimated"}}, {"trigger": {"kind": "measure", "measure": "estimated.log_loss", "above": 1, "and": {"measure": "estimated.loss", "above": 0}}}],
 )  # fmt: skip
 def test_a_policy_that_cannot_be_meant_is_refused(data):
     with pytest.raises(DataError):
@@ -205,6 +224,20 @@ def test_triggers_fire_when_they_should_and_not_more_often_than_the_interval_all
     assert rested(policy, day, day + 7200 * SECOND)
     drift = read_policy({"trigger": {"kind": "drift"}})["trigger"]
     assert [crossed(drift, v) for v in (None, 0.0, 1.0)] == [False, False, True]
+
+
+def test_a_clock_that_was_set_back_holds_up_neither_alerts_nor_policies_nor_digests():
+    hour = 3600 * SECOND
+    ahead, right = 10 * 24 * hour, 9 * 24 * hour  # it was a day ahead when all of this happened, and is right now
+    assert judge(RULE, 0.5, firing=False, cleared_at=ahead, now=right) == "raise"
+    assert judge(RULE, 0.5, firing=False, cleared_at=ahead, now=ahead - SECOND) == ""  # a second is nothing: it rests on
+    policy = {**read_policy({"trigger": {"kind": "schedule", "every": "2d"}, "minimum_interval": "1h"}), "set_at": ahead}
+    assert scheduled(policy, 0, right)
+    assert rested(policy, ahead, right)
+    assert not rested(policy, ahead, ahead - SECOND)
+    fact, _ = read_channel("c", {"kind": "webhook", "url": "https://x", "digest": "1h"})
+    assert digest_due(fact, [ahead], 0, right)
+    assert digest_due(fact, [right], ahead, right)
 
 
 def compared(rows, difference, half, better):
