@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-acting bench-parts lock clean
+.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts lock clean
 
 install: $(STAMP)
 
@@ -62,6 +62,13 @@ bench: $(STAMP)
 
 bench-acting: $(STAMP)
 	$(BIN)/python benchmarks/acting.py
+
+bench-join: $(STAMP)
+	$(BIN)/python benchmarks/join.py
+
+# Evidently, NannyML and whylogs are installed into environments of their own under .venv
+bench-monitoring: $(STAMP)
+	$(BIN)/python benchmarks/monitoring.py
 
 bench-parts: $(STAMP)
 	$(BIN)/python benchmarks/parts.py

@@ -32,10 +32,10 @@ from models.registry import Artifacts, Registry  # noqa: E402
 from models.schema import Feature, Schema, Target  # noqa: E402
 from stream import events  # noqa: E402
 from stream.batches import actual_batches  # noqa: E402
-from stream.clickhouse import EventLog  # noqa: E402
+from stream.clickhouse import DICTIONARIES, EventLog  # noqa: E402
 from stream.engine import Engine, Raw  # noqa: E402
 from stream.events import Event  # noqa: E402
-from stream.jobs.training_set import DICTIONARIES, with_columns  # noqa: E402
+from stream.jobs.training_set import with_columns  # noqa: E402
 from tests.support import deploy_small, start_system, stop  # noqa: E402
 
 ROUNDS, TRIALS = 3, 9

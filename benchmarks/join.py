@@ -50,9 +50,10 @@ def fill(system: System) -> None:
         log.command(FILL.format(model=model, whole=PREDICTIONS, first=first, count=PIECE), {"max_partitions_per_insert_block": 1000})
 
 
-def identities(system: System, count: int) -> list[str]:
-    """Association ids of predictions picked at random, each once."""
-    found = system.sql(f"SELECT hex(sipHash64(number)) AS id FROM (SELECT DISTINCT rand64() % {PREDICTIONS} AS number FROM numbers({count + count // 5})) LIMIT {count}")
+def identities(system: System, count: int, digit: int) -> list[str]:
+    """Association ids of predictions picked at random, each once; other digits pick others."""
+    found = system.sql(f"SELECT hex(sipHash64(number)) AS id FROM (SELECT DISTINCT toUInt64(rand64() % {PREDICTIONS // 10} * 10 + {digit}) AS number FROM numbers({count * 2})) LIMIT {count}")
+    assert len(found) == count
     return [row["id"] for row in found]
 
 
@@ -81,7 +82,7 @@ def joined(system: System) -> int:
 
 def sustained(system: System, rate: int) -> dict[str, float]:
     """Latencies at a rate of actuals, in seconds."""
-    ids, before, times, seen = identities(system, rate * SECONDS), joined(system), [], []
+    ids, before, times, seen = identities(system, rate * SECONDS, RATES.index(rate)), joined(system), [], []
     producing = threading.Thread(target=lambda: asyncio.run(produce(system, ids, rate, times)))
     producing.start()
     while (count := joined(system) - before) < len(ids):
@@ -96,7 +97,7 @@ def sustained(system: System, rate: int) -> dict[str, float]:
 
 def catching_up(system: System) -> dict[str, float]:
     """Actuals a second that a worker joins which finds a heap of them."""
-    ids, before = identities(system, BURST), joined(system)
+    ids, before = identities(system, BURST, 9), joined(system)
     worker = json.loads((system.folder / "run.json").read_text())["worker"]["pid"]
     os.kill(worker, signal.SIGSTOP)
     try:

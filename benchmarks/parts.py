@@ -2,7 +2,9 @@
 
 worker: decode, append and drift fold of 15 features against decoding the messages and inserting the same rows, made
 beforehand, into a plain table of the same columns without index or view.
-journal: what keeping a request costs against answering it, in process.
+journal: what keeping a request costs, in process; and the gateway's throughput with its journal beside one whose journal gives
+numbers and keeps nothing, in alternation.
+outage: the broker stands still while requests go on, dies, and all that the journal has kept is sent and appended.
 start: a system that was killed with many rows in its log, until it serves and until its folds are back.
 """
 
@@ -26,6 +28,7 @@ import pyarrow as pa
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
+from benchmarks.run import load, pin  # noqa: E402
 from models.baseline import freeze  # noqa: E402
 from models.blueprints import REPOSITORY  # noqa: E402
 from models.preparation import Options, prepare  # noqa: E402
@@ -166,6 +169,64 @@ def journal(folder: Path) -> dict[str, float]:
     return found
 
 
+FORGETFUL = """
+import stream.journal
+
+def append(self, partition, record, now):
+    sequence = self._sequences.get(partition, 0) + 1
+    record.update(s=sequence, p=partition, t=now, z=100)
+    self._sequences[partition] = sequence
+    return sequence
+
+stream.journal.Journal.append = append
+"""
+
+
+def price(folder: Path) -> dict[str, float]:
+    """Requests of one row a second at 16 connections, with the journal and without, in alternation; the cheapest model, so the dearest journal."""
+    (folder / "sitecustomize.py").write_text(FORGETFUL)
+    systems = {"kept": start_system(folder / "kept"), "forgotten": start_system(folder / "forgotten", PYTHONPATH=str(folder))}
+    try:
+        for name, system in systems.items():
+            (folder / f"files-{name}").mkdir()
+            deploy_small(system, folder / f"files-{name}", shadows=())
+            pin(system)
+        body = json.dumps({"rows": [{"x": 0.25, "z": -1.5}]}).encode()
+        rates: dict[str, list[float]] = {name: [] for name in systems}
+        for k in range(2 * ROUNDS):
+            for name in sorted(systems, reverse=k % 2 == 1):
+                port = int(systems[name].environment["CHAMPION_PORT"])
+                rates[name].append(load(port, "/v1/deployments/d/predictions", body, seconds=3.0)["requests_per_second"])
+        cost = statistics.median(1 - kept / forgotten for kept, forgotten in zip(rates["kept"], rates["forgotten"], strict=True))
+        return {"requests_per_second": statistics.median(rates["kept"]), "without_journal": statistics.median(rates["forgotten"]), "share_of_the_throughput": cost}
+    finally:
+        for system in systems.values():
+            stop(system.process)
+
+
+def outage(folder: Path) -> dict[str, float]:
+    """Rows a second that come back from the journal after the broker was away."""
+    system = start_system(folder / "var")
+    try:
+        deploy_small(system, folder)
+        broker = json.loads((system.folder / "run.json").read_text())["broker"]["pid"]
+        rng = np.random.default_rng(0)
+        os.kill(broker, signal.SIGSTOP)
+        for k in range(MILLION // 100):
+            x = rng.normal(size=(100, 2)).tolist()
+            system.api.post("/v1/deployments/d/predictions", {"rows": [{"x": a, "z": b} for a, b in x], "association_ids": [f"{k}-{j}" for j in range(100)]})
+        waiting = sum(f.stat().st_size for f in (system.folder / "journal").rglob("*.seg"))
+        os.kill(broker, signal.SIGKILL)
+        begun, first = time.perf_counter(), 0.0
+        while (count := system.sql("SELECT count() AS n FROM predictions_log WHERE role = 'champion'")[0]["n"]) < MILLION:
+            first = first or (time.perf_counter() if count else 0.0)
+            time.sleep(0.1)
+        over = time.perf_counter()
+        return {"rows": MILLION, "journal_bytes": waiting, "seconds_until_the_first": first - begun, "seconds_until_the_last": over - begun, "rows_per_second": MILLION / (over - begun), "rows_per_second_once_joined": MILLION / (over - first)}
+    finally:
+        stop(system.process)
+
+
 def restart(folder: Path) -> dict[str, float]:
     """A million rows in the log, everything killed with -9, started again."""
     system = start_system(folder / "var")
@@ -205,7 +266,7 @@ def restart(folder: Path) -> dict[str, float]:
 def main() -> None:
     """Everything; results beside the others."""
     found = {}
-    for name, run in (("worker", worker), ("journal", journal), ("restart", restart)):
+    for name, run in (("worker", worker), ("journal", journal), ("price of the journal", price), ("outage", outage), ("restart", restart)):
         with tempfile.TemporaryDirectory() as folder:
             found[name] = run(Path(folder))
         print(name, json.dumps(found[name], indent=1), flush=True)

@@ -221,14 +221,18 @@ class Learner:
 
     def learn(self, base: Floats, labels: list[Any]) -> None:
         """One row after the other; a label that is none of the classes is passed over, and counts."""
-        target = self.schema.target
+        target, learn_one = self.schema.target, self._model.learn_one
+        if target.task == "regression":
+            for row, label in zip(self.rows(base), labels, strict=True):
+                self.learnt += 1
+                if label is not None and np.isfinite(label):
+                    learn_one(row, float(label))
+            return
+        known = {name: self._label(name) for name in target.classes}
         for row, label in zip(self.rows(base), labels, strict=True):
             self.learnt += 1
-            if target.task == "regression":
-                if label is not None and np.isfinite(label):
-                    self._model.learn_one(row, float(label))
-            elif label in target.classes:
-                self._model.learn_one(row, self._label(label))
+            if label in known:
+                learn_one(row, known[label])
 
     def _label(self, label: str) -> Any:
         """What River calls a class: of two, whether it is the positive one."""

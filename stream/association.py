@@ -13,7 +13,7 @@ import orjson
 
 from stream.clickhouse import EventLog
 
-CHUNK = 4000
+CHUNK = 20_000
 SETTINGS = {"max_query_size": 1 << 26, "max_threads": 2, "max_ast_elements": 1_000_000, "max_expanded_ast_elements": 1_000_000, "optimize_on_insert": 0}
 
 # A version that only grows: with each new actual of an id, and with an earlier receipt of a known one.

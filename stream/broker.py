@@ -23,6 +23,7 @@ LARGEST = 64 << 20
 POLL_MS = 100
 CHECK_SECONDS = 0.25
 POSITION = 5.0
+GATHER = 0.1  # seconds between polls: what came in them travels on together, for each poll costs the worker a score of messages
 ASKED = 4  # brokers, at random, before we say that none answers
 
 
@@ -311,6 +312,7 @@ async def consume(bootstrap: str, topic: str, group: str, handle: Any) -> None:
                     delay = 0.1
                     await handle(cluster, messages)
                     await consumer.commit()
+                    await asyncio.sleep(GATHER)
         except (KafkaError, OSError, TimeoutError, BrokerUnavailable) as error:
             log.debug("consuming %s: %r", topic, error)
         finally:

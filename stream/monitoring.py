@@ -185,7 +185,7 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
     champion = deployment.now.champion
     package = package_of(registry, champion)
     target = package.schema.target
-    sql, table = queries.outcome_rows(log, window, roles="role IN ('champion', 'challenger')")
+    sql, table = queries.outcome_rows(log, window, roles="role IN ('champion', 'challenger')", ordered=True)
     rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
     mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
     compared = []

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.metrics import score_all
-from models.types import Floats, TaskType
+from models.types import Floats, Ints, TaskType
 from stream.association import literal
-from stream.clickhouse import EventLog
+from stream.clickhouse import DICTIONARIES, EventLog
 from stream.clock import iso
 
 SERVED = "position(humility, ':error') = 0"  # a rule may have refused to serve a row
@@ -114,13 +114,28 @@ def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
     ON p.association_id = a.association_id WHERE NOT a.latest.3)"""
 
 
-def outcome_rows(log: EventLog, window: Window, *, roles: str) -> tuple[str, Any]:
-    """The matched rows of a window as Arrow: bucket, model, probabilities or value, actual; and the SELECT."""
+def outcome_rows(log: EventLog, window: Window, *, roles: str, ordered: bool = False) -> tuple[str, Any]:
+    """The matched rows of a window as Arrow: bucket, model, probabilities or value, actual; and the SELECT.
+
+    `ordered`: by time, and with the id that a champion's row and its challengers' have in common. Metrics need neither.
+    """
     source = outcomes_as_of(window.deployment, window.as_of) if window.as_of is not None else "outcomes"
-    sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id, role, event_id,
-    if(role = 'challenger', substring(event_id, 1, length(event_id) - 13), event_id) AS row_id, predicted_value, predicted_class, probabilities, actual_value, actual_class
-FROM {source} WHERE {window.where()} AND {roles} AND {SERVED} ORDER BY occurred_at, event_id"""
-    return sql, log.arrow(sql)
+    row_id = "\n    if(role = 'challenger', substring(event_id, 1, length(event_id) - 13), event_id) AS row_id," if ordered else ""
+    sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id,{row_id} predicted_value, predicted_class, probabilities, actual_value, actual_class
+FROM {source} WHERE {window.where()} AND {roles} AND {SERVED}"""
+    if ordered:
+        sql += " ORDER BY occurred_at, event_id"
+    return sql, log.arrow(sql, settings=DICTIONARIES)
+
+
+def coded(table: Any, name: str) -> tuple[Any, list[Any]]:
+    """A column of few texts as codes and the texts; what is missing has the last code, None."""
+    column = table.column(name)
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    values = whole.dictionary.to_pylist()
+    return whole.indices.fill_null(len(values)).to_numpy(zero_copy_only=False).astype(np.int64), [*values, None]
 
 
 @dataclass(frozen=True)
@@ -148,42 +163,51 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
     Each model's probabilities are put under its own classes; the reference's come first.
     """
     at, times = table.column("at").to_numpy(), table.column("time").to_numpy()
-    models = np.array(table.column("model_id").to_pylist(), dtype=object)
-    ids = np.array(table.column("row_id").to_pylist(), dtype=object)
+    model_codes, names = coded(table, "model_id")
+    models = np.array(names, dtype=object)[model_codes]
+    ids = np.array(table.column("row_id").to_pylist() if "row_id" in table.column_names else [], dtype=object)
     if task == "regression":
         y = table.column("actual_value").to_numpy().astype(np.float64)
         p = table.column("predicted_value").to_numpy().astype(np.float64)
         good = np.isfinite(y)
-        return Scored(task, y[good], p[good], at[good], models[good], int((~good).sum()), ids[good], times[good])
-    found = {str(m): classes_of(str(m)) for m in set(models.tolist())}
+        return Scored(task, y[good], p[good], at[good], models[good], int((~good).sum()), ids[good] if len(ids) else ids, times[good])
+    present = np.unique(model_codes).tolist()
+    found = {code: classes_of(str(names[code])) for code in present}
     labels = list(dict.fromkeys([*reference, *(label for classes in found.values() for label in classes)]))
     index = {label: k for k, label in enumerate(labels)}
-    y = np.array([index.get(v, -1) for v in table.column("actual_class").to_pylist()], dtype=np.int64)
-    p = np.zeros((len(y), len(labels)))
+    y = of_codes(coded(table, "actual_class"), index, -1)
     lists = table.column("probabilities").combine_chunks()
-    for model_id, classes in found.items():
-        rows = np.nonzero(models == model_id)[0]
-        flat = pc.list_flatten(lists.take(pa.array(rows))).to_numpy(zero_copy_only=False)
-        p[np.ix_(rows, np.array([index[label] for label in classes]))] = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes))
-    served = np.array([index.get(v, 0) for v in table.column("predicted_class").to_pylist()], dtype=np.int64)
-    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times, served)
+    if len(present) == 1 and found[present[0]] == tuple(labels):
+        p = np.asarray(pc.list_flatten(lists).to_numpy(zero_copy_only=False), dtype=np.float64).reshape(len(y), len(labels))
+    else:
+        p = np.zeros((len(y), len(labels)))
+        for code, classes in found.items():
+            rows = np.nonzero(model_codes == code)[0]
+            flat = pc.list_flatten(lists.take(pa.array(rows))).to_numpy(zero_copy_only=False)
+            p[np.ix_(rows, np.array([index[label] for label in classes]))] = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes))
+    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times, of_codes(coded(table, "predicted_class"), index, 0))
+
+
+def of_codes(column: tuple[Any, list[Any]], index: dict[str, int], other: int) -> Ints:
+    """The class index of each row of a coded column."""
+    codes, values = column
+    return np.asarray(np.array([index.get(v, other) for v in values], dtype=np.int64)[codes])
 
 
 def metrics_by_bucket(rows: Scored) -> list[dict[str, Any]]:
     """All metrics of each bucket."""
-    out = []
-    for at in np.unique(rows.at):
-        mask = rows.at == at
-        out.append({"at": iso(int(at)), "rows": int(mask.sum()), **_means(rows, mask), "metrics": finite(rows.metrics(mask))})
-    return out
+    order = np.argsort(rows.at, kind="stable")
+    starts, first = np.unique(rows.at[order], return_index=True)
+    parts = np.split(order, first[1:]) if len(first) else []
+    return [{"at": iso(int(at)), "rows": len(part), **_means(rows, part), "metrics": finite(rows.metrics(part))} for at, part in zip(starts, parts, strict=True)]
 
 
-def _means(rows: Scored, mask: Any) -> dict[str, Any]:
-    if rows.task == "multiclass" or not mask.any():
+def _means(rows: Scored, part: Ints) -> dict[str, Any]:
+    if rows.task == "multiclass" or not len(part):
         return {}
     if rows.task == "binary":
-        return {"mean_predicted": float(rows.p[mask, 1].mean()), "mean_actual": float((rows.y[mask] == 1).mean())}
-    return {"mean_predicted": float(rows.p[mask].mean()), "mean_actual": float(rows.y[mask].mean())}
+        return {"mean_predicted": float(rows.p[part, 1].mean()), "mean_actual": float((rows.y[part] == 1).mean())}
+    return {"mean_predicted": float(rows.p[part].mean()), "mean_actual": float(rows.y[part].mean())}
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS predictions_log
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(recorded_at)
 ORDER BY (deployment, recorded_at, event_id)
-SETTINGS min_bytes_for_wide_part = 67108864;
+SETTINGS min_bytes_for_wide_part = 67108864, index_granularity = 512, min_compress_block_size = 8192;
 
 CREATE TABLE IF NOT EXISTS association_index
 (
