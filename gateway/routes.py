@@ -91,6 +91,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/deployments/{d}/jobs", deployments.jobs, "replays and retrainings", "deployments"),
     Route("DELETE", "/v1/deployments/{d}/jobs/{j}", deployments.cancel, "break a replay off", "deployments"),
     Route("GET", "/v1/deployments/{d}/service-health", monitoring.service_health, "requests, errors, latency", "monitoring"),
+    Route("GET", "/v1/deployments/{d}/data-quality", monitoring.quality, "missing, out-of-range and unseen inputs; refused requests", "monitoring"),
     Route("GET", "/v1/deployments/{d}/drift", monitoring.drift, "drift of inputs and prediction", "monitoring"),
     Route("GET", "/v1/deployments/{d}/accuracy", monitoring.accuracy, "metrics on matched rows", "monitoring"),
     Route("GET", "/v1/deployments/{d}/comparison", monitoring.comparison, "champion against challengers", "monitoring"),

@@ -1,6 +1,6 @@
 """One number of a deployment by its name, over a trailing window, with the SELECT that gives it.
 
-`drift.psi` (the greatest, or of `feature`), `drift.failing` (inputs that fail), `accuracy.METRIC`,
+`drift.psi` (the greatest, or of `feature`), `drift.failing` (inputs that fail), `quality.failing` (inputs with too many missing, out-of-range or unseen values), `accuracy.METRIC`,
 `accuracy.loss` (how much worse than the baseline, as a share), `estimated.METRIC` and `estimated.loss` (the same before the actuals), `accuracy.match_rate`, `health.error_rate`,
 `health.p99_ms`, `health.requests`, `humility.rate`, `custom.NAME` (a metric of one's own), `silence.predictions` and `silence.actuals` (seconds
 since the last one was received). Windows end at the newest event; silences at the wall clock.
@@ -20,11 +20,11 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso
 from stream.custom import NAME, newest_value
-from stream.monitoring import accuracy_answer, drift_answer
+from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 
-PLAIN = frozenset({"drift.psi", "drift.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "silence.predictions", "silence.actuals", "estimated.loss"})
+PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "silence.predictions", "silence.actuals", "estimated.loss"})
 SPAN = re.compile(r"(\d+)([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -73,6 +73,10 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
     told = {"from": iso(start), "to": iso(end)}
     if measure.startswith("drift."):
         return drifted(log, registry, catalog, rule, replace(window, start=start // 60_000_000 * 60_000_000), told)
+    if measure.startswith("quality."):
+        found = quality_answer(log, registry, replace(window, start=start // 60_000_000 * 60_000_000), window.model_id or catalog.deployment(deployment).now.champion)
+        known_inputs = [i for i in found["inputs"] if i["rows"] >= int(rule.get("least_rows", 100))]
+        return Measured(float(sum(i["status"] == "failing" for i in known_inputs)) if known_inputs else None, told, found["sql"])
     if measure.startswith("health."):
         return healthy(log, rule, replace(window, start=now - seconds_of(rule.get("window", "1d")) * 1_000_000, end=None), now)
     if measure.startswith("custom."):

@@ -16,6 +16,7 @@ from models import drift as distances
 from models.baseline import Baseline
 from models.estimation import estimated
 from models.metrics import METRICS
+from models.quality import quality_of
 from models.registry import Registry
 from models.types import Status
 from stream import queries
@@ -98,7 +99,20 @@ def detail(baseline: Baseline, counts: Any, name: str) -> dict[str, Any]:
     pairs = zip(bins.labels, bins.reference, found.tolist(), strict=True)
     a, b = bins.merged(bins.reference), bins.merged(found)
     others = {d.__name__: d(a, b) for d in (distances.jensen_shannon, distances.hellinger, distances.kl_divergence)} if b.sum() else {}
-    return {"kind": bins.kind, "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
+    return {"kind": bins.kind, "quality": quality_of(bins, found, len(baseline.features)), "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
+
+
+def quality_answer(log: EventLog, registry: Registry, window: Window, model_id: str) -> dict[str, Any]:
+    """What is missing, out of range or unseen in each input against the reference, and the requests that were refused."""
+    package = package_of(registry, model_id)
+    baseline = package.baseline
+    sql, rows = queries.drift_counts(log, window, model_id) if window.folded else counts_from_rows(log, registry, window, model_id)
+    total = np.sum([row["counts"] for row in rows], axis=0, dtype=np.int64) if rows else np.zeros(baseline.size, dtype=np.int64)
+    refusals = f"SELECT code, count() AS requests FROM refusals WHERE {replace(window, model_id='', segment='').where(times='recorded_at')} GROUP BY code ORDER BY code"
+    refused = {row["code"]: int(row["requests"]) for row in log.rows(refusals)}
+    parts = baseline.split(total)[:-1]
+    inputs = [{"name": bins.name, "kind": bins.kind, "rows": int(counts.sum()), **quality_of(bins, counts, len(parts))} for bins, counts in parts]
+    return {"model_id": model_id, "inputs": inputs, "status": distances.worst([i["status"] for i in inputs]), "refused": refused, "sql": sql, "refused_sql": refusals}
 
 
 def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, *, whole_story: bool = False) -> dict[str, Any]:

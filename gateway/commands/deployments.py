@@ -171,6 +171,22 @@ def drift(deployment: str, start: str, end: str, bucket: str, segment: str, at: 
 @click.command()
 @click.argument("deployment")
 @window_options
+@AS_JSON
+def quality(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show what is missing, out of range or unseen in each input, and why requests were refused.
+
+    Example: champion quality flights --from 2013-09-01
+    """
+    found = client().call("GET", f"/v1/deployments/{deployment}/data-quality", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at})
+    rows = [{"input": i["name"], "status": i["status"], **{kind: f"{p['reference']:.1%} → {p['production']:.1%}" for kind, p in i["problems"].items()}} for i in found["inputs"]]
+    show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["input", "status", "missing", "out_of_range", "unseen"])
+    if found["refused"] and not as_json:
+        show([{"refused": code, "requests": count} for code, count in found["refused"].items()], as_json)
+
+
+@click.command()
+@click.argument("deployment")
+@window_options
 @click.option("--model", default="")
 @AS_JSON
 def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, model: str, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
 from stream import queries
 from stream.clock import now_us
 from stream.fairness import fairness as fairness_of
-from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
+from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer
 from stream.recount import package_of
 from stream.verify import verify
 
@@ -36,6 +36,15 @@ async def drift(request: web.Request) -> web.Response:
     found = await asyncio.to_thread(drift_answer, app[EVENT_LOG], app[REGISTRY], window, model_id)
     found["concept_drift"] = [asdict(fact) for fact in (await catalog_of(request)).watch.concepts.get(deployment.name, [])]
     return await stamped(request, found)
+
+
+async def quality(request: web.Request) -> web.Response:
+    """Missing, out-of-range and unseen values of each input against the champion's frozen reference, and refused requests by their reason."""
+    await wait_after(request)
+    app = request.app
+    deployment = (await catalog_of(request)).deployment(request.match_info["d"])
+    window = window_of(request, deployment.name)
+    return await stamped(request, await asyncio.to_thread(quality_answer, app[EVENT_LOG], app[REGISTRY], window, window.model_id or deployment.now.champion))
 
 
 async def accuracy(request: web.Request) -> web.Response:

@@ -1,0 +1,51 @@
+"""Data quality of an input against its reference: what is missing, out of range or never seen.
+
+Counted from the same frozen bins as drift. A share is judged by what the reference leads one to expect of a window of
+this size: the beta-binomial predictive distribution with Jeffreys' prior (Gelman et al., Bayesian Data Analysis, 2.3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.baseline import Bins
+from models.drift import LEAST_ROWS, worst
+from models.types import Status
+
+LEVEL = 0.05
+WARNING, FAILING = 0.01, 0.10  # of the rows, more than in the reference
+KINDS = 2  # problems that an input may have: the level is shared among them
+
+
+def found_problems(bins: Bins, counts: Any) -> dict[str, tuple[int, int]]:
+    """Rows with each problem, in the reference and in production (counts, the length of the bins)."""
+    both = (np.asarray(bins.reference), np.asarray(counts))
+    pick = {"missing": (-1,), "unseen": (-2,)} if bins.kind == "categorical" else {"missing": (-1,), "out_of_range": (0, -2)}
+    return {name: (int(sum(both[0][i] for i in at)), int(sum(both[1][i] for i in at))) for name, at in pick.items()}
+
+
+def chance_of(reference: int, of: int, production: int, rows: int) -> float:
+    """The probability of so many or more among `rows`, after `reference` among `of`."""
+    from scipy.stats import betabinom
+
+    return float(betabinom.sf(production - 1, rows, reference + 0.5, of - reference + 0.5)) if rows else 1.0
+
+
+def judged(reference: int, of: int, production: int, rows: int, inputs: int) -> dict[str, Any]:
+    """Shares of a problem and its status; unknown below a hundred rows."""
+    before, now = reference / of if of else 0.0, production / rows if rows else 0.0
+    status: Status = "unknown"
+    if rows >= LEAST_ROWS:
+        status = "passing"
+        if now - before >= WARNING and chance_of(reference, of, production, rows) < LEVEL / (KINDS * max(inputs, 1)):
+            status = "failing" if now - before >= FAILING else "warning"
+    return {"reference": before, "production": now, "rows": production, "status": status}
+
+
+def quality_of(bins: Bins, counts: Any, inputs: int) -> dict[str, Any]:
+    """The problems of one of so many inputs. A value of the wrong type is none of them: its row was refused."""
+    of, rows = int(sum(bins.reference)), int(np.sum(counts))
+    problems = {name: judged(a, of, b, rows, inputs) for name, (a, b) in found_problems(bins, counts).items()}
+    return {"status": worst([p["status"] for p in problems.values()]), "problems": problems}

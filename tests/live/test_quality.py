@@ -1,0 +1,38 @@
+"""Data quality of inputs on the running system: wrong values are counted by their kind, and an alert may watch them."""
+
+import pytest
+
+from gateway.client import Refusal
+
+
+def test_missing_and_unseen_inputs_are_counted(system, flights):
+    model = flights.models[0]["model_id"]
+    system.api.post("/v1/deployments", {"name": "dirty", "model_id": model, "association_id": "flight_id", "timestamp": "time_hour"})
+    rows = [{**row, "flight_id": f"dirty-{row['flight_id']}"} for row in flights.rows[:400]]
+    for row in rows[:100]:
+        row["distance"] = None
+    for row in rows[100:110]:
+        row["distance"] = 99_999
+    for row in rows[200:300]:
+        row["carrier"] = "ZZ"
+    with pytest.raises(Refusal, match="no rows|rows"):
+        system.api.post("/v1/deployments/dirty/predictions", {"rows": []})
+    position = system.api.post("/v1/deployments/dirty/predictions", {"rows": rows})["position"]
+    found = system.api.get("/v1/deployments/dirty/data-quality", after=position)
+    inputs = {i["name"]: i for i in found["inputs"]}
+    assert inputs["distance"]["rows"] == 400
+    assert inputs["distance"]["problems"]["missing"]["rows"] == 100
+    assert inputs["distance"]["problems"]["out_of_range"]["rows"] >= 10
+    assert inputs["distance"]["status"] == "failing"
+    assert inputs["carrier"]["problems"]["unseen"]["rows"] == 100
+    assert inputs["carrier"]["status"] == "failing"
+    assert found["status"] == "failing"
+    assert system.sql(found["sql"])
+    assert sum(found["refused"].values()) == 1
+    assert system.sql(found["refused_sql"])
+    segment = system.api.get("/v1/deployments/dirty/data-quality", segment="carrier=ZZ")
+    carrier = next(i for i in segment["inputs"] if i["name"] == "carrier")
+    assert carrier["problems"]["unseen"]["production"] == 1.0
+    assert "unseen 0.0% → 25.0%" in system.api.text("/deployments/dirty")
+    rule = {"measure": "quality.failing", "above": 0.5, "window": "30d"}
+    assert system.api.call("PUT", "/v1/deployments/dirty/alert-rules/clean", rule)["measure"] == "quality.failing"
