@@ -3,7 +3,7 @@
 false alarms: the flights of six months in random order, fifteen inputs; bins frozen on one half, windows from the other.
 power: one of the fifteen inputs moved by a share of its standard deviation; how often it is called drifted.
 speed: rows a second of fifteen numeric inputs, in blocks of 500 as the worker has them.
-Evidently, NannyML and whylogs run in environments of their own (peers/monitoring.py) on the same Parquet files.
+Evidently, NannyML and whylogs run in environments of their own (peers/monitoring.py) on the same arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
@@ -49,9 +48,9 @@ def flights() -> tuple[Schema, np.ndarray]:
     """The flights' inputs as base values (n, 15): numbers, and categories as codes of their commonest levels; in random order."""
     table = read_flights()
     table = table.filter(pc.less_equal(table.column("month"), 6))
-    numbers = ["dep_delay", "sched_dep_time", "sched_arr_time", "distance", "temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib", "day"]
+    numbers = ["day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "sched_arr_time", "arr_delay", "flight", "air_time", "distance", "hour", "minute"]
     features, columns = [], []
-    for name in [n for n in numbers if n in table.column_names] + ["carrier", "origin", "dest"]:
+    for name in [*numbers, "carrier", "origin", "dest"]:
         column = table.column(name)
         if pa.types.is_string(column.type):
             coded = column.combine_chunks().dictionary_encode()
@@ -61,8 +60,9 @@ def flights() -> tuple[Schema, np.ndarray]:
         else:
             features.append(Feature(name, "numeric"))
             columns.append(column.cast(pa.float64()).to_numpy())
-    base = np.column_stack(columns[-FEATURES:])
-    return Schema(SCHEMA.target, tuple(features[-FEATURES:])), np.random.default_rng(20261125).permutation(base)
+    base = np.column_stack(columns)
+    assert base.shape[1] == FEATURES
+    return Schema(SCHEMA.target, tuple(features)), np.random.default_rng(20261125).permutation(base)
 
 
 def alarms(baseline: Baseline, rows: np.ndarray) -> list[str]:
@@ -161,8 +161,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(3)
         for name, rows in (("reference", HALF), ("current", 100_000)):
-            values = rng.normal(size=(rows, FEATURES))
-            pyarrow.parquet.write_table(pa.table({n: values[:, k] for k, n in enumerate(NAMES)}), Path(folder) / f"{name}.parquet")
+            np.save(Path(folder) / f"{name}.npy", rng.normal(size=(rows, FEATURES)))
         rates["champion"] = speed()
         for name in PEERS:
             answer = peer(name, Path(folder))

@@ -8,6 +8,7 @@ one: its levels, other, unseen, missing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,9 @@ class Bins:
     def place(self, values: Floats) -> Ints:
         """The bin of each base value (see `models.schema`)."""
         if self.kind == "categorical":
-            table = np.array(self.table, dtype=np.int64)
+            table = _table(self.table)
             return np.asarray(table[np.where(np.isnan(values), len(table) - 1, values).astype(np.int64)])
-        places = np.searchsorted(np.array(self.edges), values, side="right") + 1
-        places[values < self.low] = 0
-        places[values > self.high] = self.size - 2
-        places[np.isnan(values)] = self.size - 1
-        return np.asarray(places, dtype=np.int64)
+        return np.asarray(_bounds(self.edges, self.low, self.high).searchsorted(values, side="right"))
 
     def merged(self, counts: Any) -> Ints:
         """Counts as PSI wants them: numeric outer bins take what lies beyond the reference."""
@@ -60,6 +57,18 @@ class Bins:
         inner[0] += counts[0]
         inner[-1] += counts[-2]
         return np.asarray(np.append(inner, counts[-1]), dtype=np.int64)
+
+
+@lru_cache(maxsize=8192)
+def _bounds(edges: tuple[float, ...], low: float, high: float) -> Floats:
+    """Where each bin begins, without the first: one search finds below, inner, above and missing, for NaN sorts last."""
+    return np.array([low, *edges, np.nextafter(high, np.inf), np.nan])
+
+
+@lru_cache(maxsize=8192)
+def _table(table: tuple[int, ...]) -> Ints:
+    """The bin of each level."""
+    return np.array(table, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -75,18 +84,20 @@ class Baseline:
         return sum(b.size for b in self.features) + self.prediction.size
 
     def places(self, matrix: Floats, scores: Floats) -> Ints:
-        """The flat bin index of every value: (n, inputs + 1)."""
-        out = np.empty((len(matrix), len(self.features) + 1), dtype=np.int64)
+        """The flat bin index of every value: (inputs + 1, n), a variable a row."""
+        columns = np.ascontiguousarray(matrix.T)
+        out = np.empty((len(self.features) + 1, len(matrix)), dtype=np.int64)
         offset = 0
-        for j, bins in enumerate(self.features):
-            out[:, j] = bins.place(matrix[:, j]) + offset
+        for j, (bins, values) in enumerate(zip((*self.features, self.prediction), (*columns, scores), strict=True)):
+            np.add(bins.place(values), offset, out=out[j])
             offset += bins.size
-        out[:, -1] = self.prediction.place(scores) + offset
         return out
 
     def counts(self, matrix: Floats, scores: Floats, groups: Ints, size: int) -> Ints:
         """Integer counts (size, bins): row r counts in groups[r]."""
-        flat = self.places(matrix, scores) + (groups * self.size)[:, None]
+        flat = self.places(matrix, scores)
+        if size > 1:
+            flat += groups * self.size
         return np.bincount(flat.ravel(), minlength=size * self.size).reshape(size, self.size)
 
     def split(self, counts: Any) -> list[tuple[Bins, Ints]]:

@@ -1,4 +1,4 @@
-"""One peer's drift on the benchmark's Parquet files, in its own environment; the last line printed is its answer as JSON."""
+"""One peer's drift on the benchmark's arrays, in its own environment; the last line printed is its answer as JSON."""
 
 import json
 import statistics
@@ -67,5 +67,5 @@ def whylogs(reference, current, asked):
 
 
 name, folder, asked = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-frames = [pd.read_parquet(folder / f"{which}.parquet") for which in ("reference", "current")]
+frames = [pd.DataFrame(v := np.load(folder / f"{which}.npy"), columns=[f"f{k}" for k in range(v.shape[1])]) for which in ("reference", "current")]
 print(json.dumps({"evidently": evidently, "nannyml": nannyml, "whylogs": whylogs}[name](*frames, asked)))

@@ -85,3 +85,21 @@ def test_a_real_shift_alarms_and_a_handful_of_rows_says_nothing():
     assert status_of(psi(a, b), a, b, 10) == "failing"
     few = np.bincount(bins.place(rng.normal(size=50) + 1), minlength=bins.size)
     assert status_of(9.9, a, bins.merged(few), 10) == "unknown"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_value_lies_where_the_definition_says(seed):
+    rng = np.random.default_rng(seed)
+    values = [rng.normal(size=300), rng.integers(0, 5, 300).astype(float), np.where(rng.random(300) < 0.9, 0.0, rng.normal(size=300))][seed % 3]
+    values = np.where(rng.random(300) < 0.1, np.nan, values)
+    bins = numeric_bins("x", values)
+    asked = np.concatenate([values, 3 * rng.normal(size=100), bins.edges, np.nextafter(bins.edges, -9), [bins.low, bins.high, np.nextafter(bins.low, -9), np.nextafter(bins.high, 9), np.nan]])
+
+    def defined(v):
+        if np.isnan(v):
+            return "missing"
+        if v < bins.low or v > bins.high:
+            return "below" if v < bins.low else "above"
+        return bins.labels[1 + sum(edge <= v for edge in bins.edges)]
+
+    assert [bins.labels[k] for k in bins.place(asked)] == [defined(v) for v in asked]
