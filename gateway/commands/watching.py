@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
 
 from gateway.commands.common import AS_JSON, client, show
+from stream.clock import iso, now_us
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -67,7 +69,22 @@ def alerts(deployment: str | None, name: str, file: Path | None, backtest: Path 
         api.post(f"{path}/{silenced}/silence", {"for": span})
     elif remove:
         api.call("DELETE", f"{path}/{remove}")
-    show(list(api.items(path)), as_json)
+    found = list(api.items(path))
+    show(found if as_json else [brief(rule) for rule in found], as_json)
+
+
+def brief(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule as a line of a table."""
+    word = "above" if "above" in rule else "below"
+    silent = rule.get("silenced_until", 0)
+    return {
+        "rule": rule["name"],
+        "watches": f"{rule['measure']} {word} {rule[word]:g} over {rule['window']}",
+        "now": f"raised since {rule['since'][:16]}" if rule["firing"] else "quiet",
+        "raised": rule["raised"],
+        "tells": ", ".join(rule["channels"]) or "the portal",
+        "silenced until": iso(silent)[:16] if silent > now_us() else "",
+    }
 
 
 @click.command()

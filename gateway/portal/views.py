@@ -87,7 +87,7 @@ async def deployment(request: web.Request) -> web.Response:
     found = deployment_json(catalog, item)
     bucket = request.query.get("bucket", "")
     bucket = bucket if bucket in BUCKETS else await asyncio.to_thread(fitting_bucket, app[EVENT_LOG], item.name)
-    data = await asyncio.to_thread(deployment_data, app, found, bucket)
+    data = await asyncio.to_thread(deployment_data, app, found, bucket, f"{request.scheme}://{request.host}")
     there = {item.now.champion, *dict(item.now.challengers)}
     others = [m for m in catalog.models.values() if (m.task, m.target) == (found["task"], found["target"]) and m.model_id not in there and not m.summary.get("online")]
     others.sort(key=lambda m: -m.registered_at)
@@ -117,8 +117,8 @@ def fitting_bucket(log: EventLog, name: str) -> str:
     return "1h" if hours <= 72 else "1d" if hours <= 24 * 60 else "7d"  # noqa: PLR2004
 
 
-def deployment_data(app: web.Application, found: dict[str, Any], bucket: str) -> dict[str, Any]:
-    """Everything the page shows."""
+def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, url: str) -> dict[str, Any]:
+    """Everything the page shows; `url` is where its reader reached this gateway."""
     log, registry, catalog = app[EVENT_LOG], app[REGISTRY], app[FOLLOWER].catalog
     window = Window(found["name"], bucket=BUCKETS[bucket])
     health = queries.service_health(log, window)
@@ -152,7 +152,7 @@ FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.whe
         "custom": [custom_answer(log, window, metric) for metric in defined(found["settings"])],
         "humility": log.rows(humility_sql),
         "humility_sql": humility_sql,
-        "snippet": snippet_of("http://127.0.0.1:8080", found["name"], inputs, "curl"),
+        "snippet": snippet_of(url, found["name"], inputs, "curl"),
     }
 
 

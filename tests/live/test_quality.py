@@ -34,5 +34,6 @@ def test_missing_and_unseen_inputs_are_counted(system, flights):
     carrier = next(i for i in segment["inputs"] if i["name"] == "carrier")
     assert carrier["problems"]["unseen"]["production"] == 1.0
     assert "unseen 0.0% → 25.0%" in system.api.text("/deployments/dirty")
+    assert f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}/v1/deployments/dirty/predictions" in system.api.text("/deployments/dirty").replace("&#39;", "'")
     rule = {"measure": "quality.failing", "above": 0.5, "window": "30d"}
     assert system.api.call("PUT", "/v1/deployments/dirty/alert-rules/clean", rule)["measure"] == "quality.failing"
