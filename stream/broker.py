@@ -23,6 +23,7 @@ LARGEST = 64 << 20
 POLL_MS = 100
 CHECK_SECONDS = 0.25
 POSITION = 5.0
+LOOKS = 5
 GATHER = 0.1  # seconds between polls: what came in them travels on together, for each poll costs the worker a score of messages
 ASKED = 4  # brokers, at random, before we say that none answers
 
@@ -252,6 +253,46 @@ async def ends(bootstrap: str, places: set[tuple[str, int]]) -> dict[tuple[str, 
         raise BrokerUnavailable(f"no broker at {bootstrap}") from error
     finally:
         await leave(consumer)
+
+
+async def committed(bootstrap: str, group: str, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Where a group goes on in some partitions, else where they begin; BrokerUnavailable where none answers."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group or None, enable_auto_commit=False, request_timeout_ms=5000)
+    try:
+        await asyncio.wait_for(consumer.start(), 10)
+        at = [TopicPartition(*place) for place in places]
+        consumer.assign(at)
+        first = await asyncio.wait_for(consumer.beginning_offsets(at), 10)
+        known = {tp: await asyncio.wait_for(consumer.committed(tp), 10) if group else None for tp in at}
+        return {(tp.topic, tp.partition): max(known[tp] or 0, first[tp]) for tp in at}
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"no broker at {bootstrap}") from error
+    finally:
+        await leave(consumer)
+
+
+async def between(bootstrap: str, place: tuple[str, int], first: int, end: int) -> list[Message]:
+    """The records at the offsets from `first` to before `end`; fewer where some do not come although they are waited for."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=POLL_MS, max_partition_fetch_bytes=LARGEST, request_timeout_ms=5000)
+    at = TopicPartition(*place)
+    found: dict[int, Message] = {}
+    try:
+        await asyncio.wait_for(consumer.start(), 10)
+        consumer.assign([at])
+        for _ in range(LOOKS):
+            consumer.seek(at, first)
+            while records := (await consumer.getmany(at, timeout_ms=500)).get(at, []):
+                found |= {r.offset: Message(r.topic, r.partition, r.offset, r.timestamp, r.value or b"") for r in records if r.offset < end}
+                if records[-1].offset >= end - 1:
+                    break
+            if len(found) == end - first:
+                break
+            await asyncio.sleep(0.2)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"no broker at {bootstrap}") from error
+    finally:
+        await leave(consumer)
+    return [found[offset] for offset in sorted(found)]
 
 
 async def cluster_at(bootstrap: str) -> str:

@@ -22,6 +22,7 @@ from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.errors import LogUnavailable, Malformed, QueryRejected, Refused
 from stream.events import Event, Fact
+from stream.gapless import Gapless
 from stream.projections.catalog import Catalog
 from stream.topics import CONTROL
 
@@ -52,6 +53,13 @@ class Follower:
         """Follow for ever; cancel to stop."""
         self._load_cache()
         await self._load_log()
+        while True:
+            with contextlib.suppress(BrokerUnavailable):
+                await self._follow()
+
+    async def _follow(self) -> None:
+        """From the topic's beginning; BrokerUnavailable where a gap cannot be filled."""
+        gapless = Gapless(self._bootstrap)
         async for found in follow(self._bootstrap, CONTROL):
             if isinstance(found, CaughtUp):
                 await self._load_log()
@@ -59,7 +67,7 @@ class Follower:
                 self.caught_up.set()
                 continue
             self.taken += len(found)
-            for message in found:
+            for message in await gapless.whole(found):
                 with contextlib.suppress(Malformed):
                     self._take(events.decode(message.value))
             async with self._changed:

@@ -24,11 +24,13 @@ from stream.clock import now_us
 from stream.control import Follower, Recorder
 from stream.courier import Courier
 from stream.dead_letters import DeadLetters, Letter, keep
+from stream.embedded.broker import is_embedded
 from stream.engine import Engine, Raw, Report, split
 from stream.erasure import event_id as erasure_event_id
 from stream.errors import LogUnavailable, Malformed, NotYet, QueryRejected, Superseded
 from stream.events import ChallengerRemoved, Event, new_id
 from stream.faust_app import SESSION, build
+from stream.gapless import Gapless, filled
 from stream.heartbeats import heartbeats
 from stream.monitoring import results
 from stream.retention import retain
@@ -74,6 +76,7 @@ class Worker:
         self._busy = False
         self._held: list[Place] = []
         self._cluster, self._asked = "", 0
+        self._gapless = Gapless(settings.bootstrap)
         self._pulse = time.monotonic()
         self._engine.holds = lambda: time.monotonic() - self._pulse < SLEPT
 
@@ -96,11 +99,22 @@ class Worker:
 
     async def submit(self, values: list[Any]) -> None:
         """Hand messages to the next cycle and wait until the log has them."""
-        raws = [Raw(v.message.topic, v.message.partition, v.message.offset, v.value or b"") for v in values]
+        raws = [Raw(m.topic, m.partition, m.offset, m.value) for m in await self._whole(values)]
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._inbox.put((raws, done))
         await done
         self._note(values)
+
+    async def _whole(self, values: list[Any]) -> list[Message]:
+        """What came, with what the embedded broker passed over."""
+        found = [Message(v.message.topic, v.message.partition, v.message.offset, 0, v.value or b"") for v in values]
+        while is_embedded(self._cluster):
+            try:
+                return await self._gapless.whole(found)
+            except BrokerUnavailable:
+                await self._same_broker()
+                await asyncio.sleep(0.2)
+        return found
 
     def _note(self, values: list[Any]) -> None:
         for v in values:
@@ -215,11 +229,11 @@ class Worker:
     async def record(self, values: list[Any]) -> None:
         """Append control events to the log; never gives up."""
         proposals, bad = [], []
-        for value in values:
+        for message in await self._whole(values):
             try:
-                proposals.append(events.decode(value.value or b""))
+                proposals.append(events.decode(message.value))
             except Malformed as error:
-                bad.append(Letter(value.message.topic, value.message.partition, value.message.offset, str(error), value.value or b""))
+                bad.append(Letter(message.topic, message.partition, message.offset, str(error), message.value))
         await self._letters.put(*bad)
         while True:
             try:
@@ -241,6 +255,7 @@ class Worker:
         log.info("assigned %s", sorted(f"{topic}/{partition}" for topic, partition in places))
         self._stale = True
         self._recorder.reset()
+        self._gapless.begin()
         self._assigned = places
         self._watchdog.assigned(places)
         if self._busy and not places.issuperset(self._held):
@@ -290,13 +305,14 @@ class Worker:
             loop.add_signal_handler(name, stop.set)
         await self._step("broker and log", asyncio.gather(self._wait_for_broker(), asyncio.to_thread(self._log.wait, 120.0)), lambda: self._asked)
         self._engine.cluster = self._cluster
+        self._gapless = Gapless(self._settings.bootstrap, group_of(WORKERS, self._cluster))
         await asyncio.to_thread(self._log.migrate)
         await asyncio.to_thread(retain, self._log, self._settings.log_retention_days)
         app = build(self._settings, group_of(WORKERS, self._cluster), {PREDICTIONS: self.submit, JOINABLE: self.submit, CONTROL: self.record}, self._given, self._revoked)
         tasks = [
             asyncio.create_task(self._follower.run()),
-            asyncio.create_task(consume(self._settings.bootstrap, ACTUALS, COURIERS, self._courier.carry)),
-            asyncio.create_task(consume(self._settings.bootstrap, DEAD_LETTERS, LETTERS, self._keep_letters)),
+            asyncio.create_task(consume(self._settings.bootstrap, ACTUALS, COURIERS, filled(self._settings.bootstrap, COURIERS, self._courier.carry))),
+            asyncio.create_task(consume(self._settings.bootstrap, DEAD_LETTERS, LETTERS, filled(self._settings.bootstrap, LETTERS, self._keep_letters))),
             asyncio.create_task(self.run_cycles()),
             asyncio.create_task(self.pulse()),
             asyncio.create_task(self.heartbeat()),

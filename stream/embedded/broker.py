@@ -7,6 +7,13 @@ import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
+NAMED = "champion-"  # how the cluster ids of embedded brokers begin
+
+
+def is_embedded(cluster: str) -> bool:
+    """Whether a cluster is an embedded broker, by its id."""
+    return cluster.startswith(NAMED)
+
 
 def tansu() -> str:
     """The binary, on PATH or in the package; FileNotFoundError where there is none."""
@@ -28,7 +35,7 @@ def command(port: int) -> list[str]:
         tansu(),
         "broker",
         "--cluster-id",
-        f"champion-{uuid.uuid4().hex[:12]}",
+        f"{NAMED}{uuid.uuid4().hex[:12]}",
         "--listener-url",
         at,
         "--advertised-listener-url",
