@@ -154,7 +154,7 @@ def test_the_flights_whose_outcome_drifts(system, tmp_path):
         "action": "replace",
         "mode": "quick",
         "minimum_interval": "1s",
-        "gate": {"soak_rows": 2000, "rollback_rows": 1500, "rollback_looks": 8},
+        "gate": {"soak_rows": 2000, "rollback_rows": 3000},
     }
     system.api.call("PUT", "/v1/deployments/flights/policies/keep-up", policy)
     later = thinned(whole.filter(pc.greater(month, 6)), 30_000)
