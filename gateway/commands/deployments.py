@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
@@ -154,6 +155,11 @@ def verify(deployment: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+def of_window(deployment: str, what: str, start: str, end: str, bucket: str, segment: str, at: str, model: str = "") -> Any:
+    """An answer about a deployment's window."""
+    return client().call("GET", f"/v1/deployments/{deployment}/{what}", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model})
+
+
 @click.command()
 @click.argument("deployment")
 @window_options
@@ -163,7 +169,7 @@ def drift(deployment: str, start: str, end: str, bucket: str, segment: str, at: 
 
     Example: champion drift flights --from 2013-09-01
     """
-    found = client().call("GET", f"/v1/deployments/{deployment}/drift", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at})
+    found = of_window(deployment, "drift", start, end, bucket, segment, at)
     rows = [*found["totals"]["features"], found["totals"]["prediction"]]
     show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
 
@@ -177,7 +183,7 @@ def quality(deployment: str, start: str, end: str, bucket: str, segment: str, at
 
     Example: champion quality flights --from 2013-09-01
     """
-    found = client().call("GET", f"/v1/deployments/{deployment}/data-quality", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at})
+    found = of_window(deployment, "data-quality", start, end, bucket, segment, at)
     rows = [{"input": i["name"], "status": i["status"], **{kind: f"{p['reference']:.1%} → {p['production']:.1%}" for kind, p in i["problems"].items()}} for i in found["inputs"]]
     show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["input", "status", "missing", "out_of_range", "unseen"])
     if found["refused"] and not as_json:
@@ -194,7 +200,7 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
 
     Example: champion accuracy flights --bucket 7d
     """
-    found = client().call("GET", f"/v1/deployments/{deployment}/accuracy", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model})
+    found = of_window(deployment, "accuracy", start, end, bucket, segment, at, model)
     if as_json:
         show(found, as_json=True)
         return
