@@ -33,7 +33,8 @@ def supervisor_of(settings: Settings) -> Supervisor:
     workers = tuple("worker" if k == 0 else f"worker-{k}" for k in range(settings.worker_processes))
     if settings.embedded_broker:
         ports["broker"] = settings.broker_port
-        parts.append(Part("broker", lambda: broker.command(settings.broker_port), {"RUST_LOG": "warn"}, restarts_too=workers))
+        port = settings.broker_port
+        parts.append(Part("broker", lambda: broker.command(port), {"RUST_LOG": "warn"}, restarts_too=workers, good=lambda pid: broker.first(port, pid)))
     if settings.embedded_eventlog:
         ports["eventlog"] = settings.eventlog_port
         parts.append(Part("eventlog", lambda: [*me, "eventlog"]))

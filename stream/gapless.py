@@ -28,16 +28,16 @@ class Gapless:
 
     def begin(self) -> None:
         """Places were given or taken: what comes next begins where the group has committed."""
-        self._next.clear()
+        self._next = {}  # a batch that is being filled belongs to what was before
 
     async def whole(self, messages: Iterable[Message]) -> list[Message]:
         """The messages with those between that were left out; BrokerUnavailable where they cannot be asked for.
 
         What is handed over may be a repetition, as ever.
         """
-        found = list(messages)
+        found, known = list(messages), self._next
         places = {(m.topic, m.partition) for m in found}
-        expected = {place: self._next[place] for place in places if place in self._next}
+        expected = {place: known[place] for place in places if place in known}
         if unknown := places - expected.keys():
             expected |= await committed(self._bootstrap, self._group, unknown)
         out: list[Message] = []
@@ -47,7 +47,7 @@ class Gapless:
                 out.extend(await self._missed(place, expected[place], message.offset))
             expected[place] = message.offset + 1  # a lower one than expected begins again there
             out.append(message)
-        self._next |= expected
+        known |= expected
         return out
 
     async def _missed(self, place: Place, first: int, end: int) -> list[Message]:

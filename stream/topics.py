@@ -10,6 +10,7 @@ JOINABLE = "champion.actuals"
 CONTROL = "champion.control"
 DEAD_LETTERS = "champion.dead-letters"
 MONITORING = "monitoring"
+TOPICS = (PREDICTIONS, ACTUALS, JOINABLE, CONTROL, DEAD_LETTERS, MONITORING)
 
 WORKERS = "champion-workers"
 COURIERS = "champion-couriers"

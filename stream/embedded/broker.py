@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import struct
+import time
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
+from stream.topics import TOPICS
+
+PATIENCE = 5.0  # seconds for a new process to listen and to answer
+POLL = 0.0002
 NAMED = "champion-"  # how the cluster ids of embedded brokers begin
 
 
@@ -43,3 +52,49 @@ def command(port: int) -> list[str]:
         "--storage-engine",
         "memory://tansu/",
     ]
+
+
+def first(port: int, pid: int) -> bool:
+    """Make the topics of a new broker; False where another client may have written before: then use it not, for records may be lost.
+
+    Tansu makes a topic in two steps: its name, then the offsets of its partitions, from zero. What a client that knew the broker
+    before it was replaced writes until then is stored and acknowledged, and the offsets that it was given are given again
+    (docs/decisions/0013). True too where no broker came up: whoever watches the process sees that.
+    """
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and psutil.pid_exists(pid):
+        try:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+                _ask(connection, metadata_request(TOPICS))
+                return _alone(pid, port)
+        except ConnectionRefusedError:
+            time.sleep(POLL)
+        except (OSError, psutil.Error):
+            return True
+    return True
+
+
+def metadata_request(topics: tuple[str, ...]) -> bytes:
+    """A Metadata request, version 4, that makes the topics it names (Kafka protocol guide, "Messages: Metadata")."""
+
+    def text(value: str) -> bytes:
+        return struct.pack(">h", len(value)) + value.encode()
+
+    head = struct.pack(">hhi", 3, 4, 1) + text("supervisor")
+    body = struct.pack(">i", len(topics)) + b"".join(map(text, topics)) + b"\x01"
+    return struct.pack(">i", len(head) + len(body)) + head + body
+
+
+def _ask(connection: socket.socket, request: bytes) -> None:
+    """Send a request and wait until its whole answer is here; ConnectionError where it does not come."""
+    connection.sendall(request)
+    with connection.makefile("rb") as stream:
+        head = stream.read(4)
+        size = struct.unpack(">i", head)[0] if len(head) == 4 else -1  # noqa: PLR2004
+        if len(stream.read(max(size, 0))) != size:
+            raise ConnectionError("the broker went away")
+
+
+def _alone(pid: int, port: int) -> bool:
+    """Whether a process has accepted one connection and no more."""
+    return sum(bool(c.raddr) and c.laddr.port == port for c in psutil.Process(pid).net_connections(kind="tcp")) == 1

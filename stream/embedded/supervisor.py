@@ -20,6 +20,7 @@ log = logging.getLogger("champion.supervisor")
 
 MOST_BACKOFF = 10.0
 CALM = 30.0
+TRIES = 20
 STOP_SECONDS = {"gateway": 12.0, "worker": 8.0, "eventlog": 10.0}
 
 
@@ -29,12 +30,13 @@ class AlreadyRunning(Exception):  # noqa: N818 - a state
 
 @dataclass
 class Part:
-    """A process: its name, command, and which parts must be restarted when it was."""
+    """A process: its name, command, which parts must be restarted when it was, and whether one that has begun may stay."""
 
     name: str
     command: Callable[[], list[str]]
     environment: dict[str, str] = field(default_factory=dict)
     restarts_too: tuple[str, ...] = ()
+    good: Callable[[int], bool] = bool  # whether the process of this id may stay; asked at once, in a thread
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     reason: str = ""
@@ -73,6 +75,18 @@ class Supervisor:
         self._tasks = [asyncio.create_task(self._watch(part)) for part in self._parts]
 
     async def _launch(self, part: Part) -> None:
+        for _ in range(TRIES):
+            process = await self._begin(part)
+            if self._stopping.is_set() or await asyncio.to_thread(part.good, process.pid):
+                return
+            log.warning("%s did not begin well; another is started", part.name)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        log.error("%s did not begin well in %d tries", part.name, TRIES)
+        await self._begin(part)
+
+    async def _begin(self, part: Part) -> asyncio.subprocess.Process:
         path = self._folder / "logs" / f"{part.name}.log"
         with path.open("ab") as out:
             part.process = await asyncio.create_subprocess_exec(
@@ -84,6 +98,7 @@ class Supervisor:
                 start_new_session=True,
             )
         self._write()
+        return part.process
 
     async def _watch(self, part: Part) -> None:
         delay, begun = 0.2, time.monotonic()
