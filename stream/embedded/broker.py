@@ -97,4 +97,5 @@ def _ask(connection: socket.socket, request: bytes) -> None:
 
 def _alone(pid: int, port: int) -> bool:
     """Whether a process has accepted one connection and no more."""
-    return sum(bool(c.raddr) and c.laddr.port == port for c in psutil.Process(pid).net_connections(kind="tcp")) == 1
+    accepted = [c for c in psutil.Process(pid).net_connections(kind="tcp") if c.raddr and c.laddr.port == port]
+    return len(accepted) == 1

@@ -114,7 +114,8 @@ class Storm:
         deploy_small(self.system, folder, names=NAMES, shadows=("lightgbm", "extra_trees"))
         self.kept = {name: Kept() for name in NAMES}
         self.sent = 0
-        self.produced = []  # (cluster, record metadata, fact)
+        self.produced = []  # (cluster, partition, offset, deployment, fact)
+        self.places = {}  # fact id → where the brokers said it was
         self.queue, self.stopped = [], threading.Event()
         self.malformed = 0
         self.told = []
@@ -210,6 +211,9 @@ class Storm:
                 places = [await future for future in sent]
                 if part and await producer.look() != cluster:
                     continue  # a record that was resent on old metadata may be acknowledged by a new broker and lost
+                for (_, fact), done in zip(part, places, strict=True):
+                    if fact is not None:
+                        self.places.setdefault(fact["id"], []).append((cluster, done.partition, done.offset))
                 self.produced.extend((cluster, done.partition, done.offset, name, fact) for (name, fact), done in zip(part, places, strict=True) if fact is not None)
                 del self.queue[: len(part)]
                 if not part:
@@ -320,11 +324,12 @@ class Storm:
                 facts = set(self.frame(f"SELECT event_id FROM actuals WHERE deployment = '{name}'")["event_id"])
                 counts = self.frame(f"SELECT role, count() AS n FROM outcomes WHERE deployment = '{name}' GROUP BY role").set_index("role")["n"].to_dict()
                 wanted = self.frame(f"SELECT count() AS n FROM (SELECT association_id FROM predictions WHERE deployment = '{name}' AND role = 'champion') WHERE association_id IN (SELECT association_id FROM actuals WHERE deployment = '{name}')")["n"][0]
-                missing[name] = (len(set(kept.answered) - there), len(set(kept.actuals) - facts), {r: int(wanted - counts.get(r, 0)) for r in ("champion",)})
-            if all(a == b == 0 and not any(c.values()) for a, b, c in missing.values()):
+                lost = {fact: self.places.get(fact, "by HTTP") for fact in list(set(kept.actuals) - facts)[:20]}
+                missing[name] = (len(set(kept.answered) - there), len(set(kept.actuals) - facts), {r: int(wanted - counts.get(r, 0)) for r in ("champion",)}, lost)
+            if all(a == b == 0 and not any(c.values()) for a, b, c, _ in missing.values()):
                 return time.monotonic() - begun
             time.sleep(0.5)
-        raise AssertionError(f"not in the log after {seconds} s (requests, actuals, outcomes): {missing}")
+        raise AssertionError(f"not in the log after {seconds} s (requests, actuals, outcomes, where some actuals were): {missing}")
 
     def wait_until_ready(self, seconds):
         """The last kill may have been a moment ago."""
