@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from functools import partial
 from aiohttp import web
 
 from gateway import keys
+from gateway.admission import Admission
 from gateway.auth import KeyStore, guard
 from gateway.errors import errors
 from gateway.express import Connection
@@ -30,6 +32,7 @@ from stream.settings import Settings
 
 MOST_BODY = 512 << 20
 DRAIN = 5.0
+MOST_FILES = 65_536  # connections, where the system lets us: its own bound is often 1,024
 
 
 def create_app(settings: Settings, *, number: int = 0) -> web.Application:
@@ -50,6 +53,8 @@ def create_app(settings: Settings, *, number: int = 0) -> web.Application:
     app[keys.ARTIFACTS] = artifacts
     app[keys.REGISTRY] = registry
     app[keys.TELEMETRY] = telemetry
+    app[keys.ADMISSION] = admission = Admission(settings.most_under_way, settings.deadline_ms)
+    telemetry.gauges |= {"bytes_under_way": lambda: admission.under_way, "requests_turned_away": lambda: admission.refused}
     app[keys.FOLLOWER] = follower
     app.cleanup_ctx.append(background)
     add_routes(app)
@@ -113,6 +118,8 @@ async def serve(settings: Settings, *, number: int = 0) -> None:
     if settings.gateway_processes > 1:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind((settings.host, settings.port))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)), hard))
     loop = asyncio.get_running_loop()
     assert runner.server is not None  # noqa: S101 - setup made it
     factory = partial(Connection, app, runner.server, loop, access_log=None, keepalive_timeout=75)

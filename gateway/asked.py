@@ -43,6 +43,7 @@ class Asked:
     size: int = 0
     explain: int = 0
     interval: float = 0.0
+    deadline: int = 0  # clock reading (ns) after which the answer is of no use; 0: none
 
 
 def association_ids(served: Served, asked: Asked) -> list[str]:

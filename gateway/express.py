@@ -30,6 +30,7 @@ from gateway.serving import BLOCK
 PATH = re.compile(rb"/v1/deployments/([A-Za-z0-9_.-]{1,64})/predictions")
 PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type", b"content-length", b"connection", b"authorization", b"x-request-id", b"x-consumer"})
 MOST_BYTES = 1 << 20
+HEAD_SECONDS = 20.0  # for a connection to say what it wants
 PATIENCE = 2.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Request-ID: %b\r\nContent-Length: %d\r\n\r\n"
 
@@ -89,6 +90,7 @@ class Connection(RequestHandler):
         self._plain = True
         self._local = False
         self._timer: asyncio.TimerHandle | None = None
+        self._slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Notice whether the peer is this machine."""
@@ -99,6 +101,8 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget what was held."""
         self._stop_waiting()
+        if self._slow is not None:
+            self._slow.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -152,6 +156,14 @@ class Connection(RequestHandler):
             self._plain = self._parsed.whole
             self._parsed.clear()
         super().data_received(data)
+        if not self._plain and self._slow is None and self._current_request is None and not self._messages:
+            self._slow = self._loop.call_later(HEAD_SECONDS, self._too_slow, self._request_count)
+
+    def _too_slow(self, known: int) -> None:
+        """Close a connection that began to ask and did not go on: bodies have deadlines, heads have this."""
+        self._slow = None
+        if self._request_count == known and self._current_request is None and self.transport is not None:
+            self.transport.abort()
 
     def _answer(self, parsed: Parsed, begun: int) -> bytes | None:
         """The whole answer; None where this is a request for aiohttp. Nothing is recorded then."""

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from gateway.admission import Admission
 from gateway.auth import KeyStore
 from gateway.serving import Serving
 from gateway.telemetry import Telemetry
@@ -17,6 +18,7 @@ EVENT_LOG = web.AppKey("event_log", EventLog)
 FOLLOWER = web.AppKey("follower", Follower)
 PUBLISHER = web.AppKey("publisher", Publisher)
 PRODUCER = web.AppKey("producer", Producer)
+ADMISSION = web.AppKey("admission", Admission)
 SERVING = web.AppKey("serving", Serving)
 ARTIFACTS = web.AppKey("artifacts", Artifacts)
 REGISTRY = web.AppKey("registry", Registry)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.admission import within
 from gateway.asked import Asked, Served, association_ids, row_times
 from gateway.errors import ApiError
 from gateway.guards import add_more, check_more, humble, models_of, say_humility
@@ -183,7 +184,7 @@ class Serving:
         encoded = await encode_in_blocks(served.package.plan.schema, asked)
         refuse_unusable(asked, encoded.errors)
         made = time.perf_counter_ns()
-        output = await score_in_blocks(served, encoded)
+        output = await score_in_blocks(served, encoded, asked.deadline)
         return self._finish(served, asked, encoded, output, (begun, decoded, made, time.perf_counter_ns()))
 
     async def _predict_routed(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
@@ -196,7 +197,7 @@ class Serving:
         answers = []
         for (rows, part, some), one in zip(parts, encoded, strict=True):
             made = time.perf_counter_ns()
-            output = await score_in_blocks(part, one)
+            output = await score_in_blocks(part, one, asked.deadline)
             answers.append((rows, part, self._finish(part, some, one, output, (begun, decoded, made, time.perf_counter_ns()))))
         return joined(asked, served, answers)
 
@@ -226,6 +227,7 @@ class Serving:
             say_humility(answer["predictions"], humbled)
         if asked.explain or asked.interval:
             add_more(answer["predictions"], served, asked, encoded, output, chosen)
+        within(asked.deadline)
         answered = time.perf_counter_ns()
         latency = (times[-1] - times[0]) / 1000
         answer["position"], answer["recorded"] = self._record(served, asked, encoded, output, chosen, ids, moments, latency, humbled)
@@ -317,12 +319,13 @@ def refuse_unusable(asked: Asked, errors: dict[int, str]) -> None:
         raise ApiError(422, first.split(":")[0], first, details)
 
 
-async def score_in_blocks(served: Served, encoded: Encoded) -> Floats:
-    """Score a large request block by block, so that other requests go in between."""
+async def score_in_blocks(served: Served, encoded: Encoded, deadline: int) -> Floats:
+    """Score a large request block by block, so that other requests go in between; 504 where its time is over."""
     parts = []
     for at in range(0, len(encoded.matrix), BLOCK):
         parts.append(served.package.plan.predict(encoded.matrix[at : at + BLOCK]))
         await asyncio.sleep(0)
+        within(deadline)
     return np.concatenate(parts)
 
 
@@ -339,6 +342,7 @@ async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
         warnings |= {at + k: notes for k, notes in part.warnings.items()}
         errors |= {at + k: error for k, error in part.errors.items()}
         await asyncio.sleep(0)
+        within(asked.deadline)
     return Encoded(np.concatenate(matrices), logged, warnings, errors)
 
 

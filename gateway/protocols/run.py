@@ -12,9 +12,10 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.admission import body_of, size_of
 from gateway.asked import MOST_ID, Asked, Served
 from gateway.errors import ApiError, api_error, error_response
-from gateway.keys import FOLLOWER, PUBLISHER, SERVING, TELEMETRY
+from gateway.keys import ADMISSION, FOLLOWER, PUBLISHER, SERVING, TELEMETRY
 from stream.clock import now_us
 from stream.errors import JournalFull
 
@@ -34,6 +35,7 @@ class Given:
     served: Served
     body: bytes
     request_id: str
+    deadline: int = 0
     notes: dict[str, Any] = field(default_factory=dict)  # what encoding needs again of decoding
 
     @property
@@ -44,7 +46,7 @@ class Given:
     def asked(self, rows: list[Any], ids: list[str] | None = None, times: list[int] | None = None, **more: Any) -> Asked:
         """The decoded request; refused without rows or with too many."""
         strict = self.request.query.get("strict", "") in {"1", "true"}
-        return checked(Asked(rows, ids, times, self.request_id, self.consumer, strict=strict, size=len(self.body), **more))
+        return checked(Asked(rows, ids, times, self.request_id, self.consumer, strict=strict, size=len(self.body), deadline=self.deadline, **more))
 
 
 Decode = Callable[[Given], Asked]
@@ -63,12 +65,14 @@ async def run(request: web.Request, name: str, decode: Decode, encode: Encode, r
     telemetry = request.app[TELEMETRY]
     known = name if name in request.app[FOLLOWER].catalog.deployments else "unknown"
     try:
-        serving = request.app[SERVING]
+        admission, serving = request.app[ADMISSION], request.app[SERVING]
+        deadline = admission.deadline(request, begun)
         served = await serving.get(name)
-        given = Given(request, served, await request.read(), request_id)
-        asked = decode(given)
-        answer = await serving.predict(served, asked, begun, time.perf_counter_ns())
-        response = encode(answer, given)
+        with admission.taken(size_of(request)):
+            given = Given(request, served, await body_of(request, deadline), request_id, deadline)
+            asked = decode(given)
+            answer = await serving.predict(served, asked, begun, time.perf_counter_ns())
+            response = encode(answer, given)
     except Exception as error:  # noqa: BLE001 - counted, then answered in the protocol's shape
         found = api_error(error)
         telemetry.requests[(known, found.status)] += 1
