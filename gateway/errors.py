@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from models.errors import DataError, ModelsError, PackageError
+from models.errors import DataError, ModelsError, PackageError, ScoredElsewhere
 from stream.broker import BrokerUnavailable
 from stream.errors import JournalFull, LogUnavailable, Malformed, QueryRejected, Refused
 
@@ -43,6 +43,8 @@ def api_error(error: BaseException) -> ApiError:
         return ApiError(STATUS[error.kind], error.code, str(error))
     if isinstance(error, DataError):
         return ApiError(422, error.code, str(error))
+    if isinstance(error, ScoredElsewhere):
+        return ApiError(409, error.code, str(error))
     if isinstance(error, PackageError):
         return ApiError(503, error.code, str(error), retry_after=1)
     if isinstance(error, ModelsError):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,8 @@ class Serving:
     def _warm(self, model_id: str) -> ModelPackage:
         """Load a package and predict once, so that the first request finds everything ready."""
         package = self._registry.load(model_id)
+        if package.plan.external:
+            return package
         width = len(package.schema.features)
         package.plan.predict_one([float("nan")] * width)
         package.plan.predict(np.full((2, width), np.nan))
@@ -200,6 +203,16 @@ class Serving:
             output = await score_in_blocks(part, one, asked.deadline)
             answers.append((rows, part, self._finish(part, some, one, output, (begun, decoded, made, time.perf_counter_ns()))))
         return joined(asked, served, answers)
+
+    async def accept(self, served: Served, asked: Asked, output: Floats, begun: int, decoded: int) -> dict[str, Any]:
+        """Take what a model elsewhere said of rows as the champion's answer: recorded, watched and joined like any other."""
+        if not served.package.plan.external:
+            raise ApiError(409, "scored_here", f"the champion of {served.name!r} predicts here: ask it")
+        plain = replace(served, rules=(), routes=())
+        encoded = await encode_in_blocks(served.package.plan.schema, asked)
+        refuse_unusable(asked, encoded.errors)
+        made = time.perf_counter_ns()
+        return self._finish(plain, asked, encoded, output, (begun, decoded, made, made))
 
     def predict_now(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """The pipeline for at most BLOCK rows, without giving way to others."""

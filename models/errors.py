@@ -2,6 +2,7 @@
 
 ModelsError
  ├── DataError      a table, a target or a row that cannot be used
+ ├── ScoredElsewhere  a model that is not here was asked to predict
  ├── PackageError   a model package that is damaged or of an unknown form
  └── TrainingError  no model could be trained
 """
@@ -18,6 +19,14 @@ class ModelsError(Exception):
 
 class DataError(ModelsError):
     """A table, a target or a row cannot be used as it is."""
+
+
+class ScoredElsewhere(ModelsError):  # noqa: N818 - a state
+    """A model that predicts elsewhere was asked to predict."""
+
+    def __init__(self, message: str) -> None:
+        """Its code is its name."""
+        super().__init__("scored_elsewhere", message)
 
 
 class PackageError(ModelsError):

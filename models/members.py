@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.calibration import sigmoid, softmax, two_columns
-from models.errors import PackageError
+from models.errors import PackageError, ScoredElsewhere
 from models.native import TreePredictor
 from models.online import Learner
 from models.schema import Schema, schema_from_json
@@ -23,6 +23,7 @@ from models.types import Floats
 
 CLIP = 10.0
 INNER = "inner-"
+EXTERNAL = "external"
 Link = str  # "identity" | "sigmoid" | "softmax" | "positive" (a probability of class 1) | "shares"
 
 
@@ -268,6 +269,30 @@ class OnlineMember:
         return {"plan.json": json.dumps({"form": "online", "schema": self.schema.to_json()}).encode(), "state.bin": self.state}
 
 
+@dataclass(frozen=True)
+class ExternalMember:
+    """Stands for a model that is not here: it has no answer of its own."""
+
+    name: str
+
+    def predict(self, base: Floats) -> Floats:
+        """ScoredElsewhere."""
+        del base
+        raise ScoredElsewhere(f"{self.name} predicts elsewhere: hand in what it said (POST …/predictions/external)")
+
+    def predict_one(self, base: list[float]) -> Floats:
+        """ScoredElsewhere."""
+        return self.predict(np.array([base]))
+
+    def positive_one(self, base: list[float]) -> float:
+        """ScoredElsewhere."""
+        return float(self.predict(np.array([base]))[0, 1])
+
+    def files(self) -> dict[str, bytes]:
+        """Its name."""
+        return {"plan.json": json.dumps({"form": EXTERNAL, "name": self.name}).encode()}
+
+
 def fixed_product(a: Floats, b: Floats) -> Floats:
     """A matrix product whose sums run in one order, whatever the number of rows."""
     if len(a) == 1:
@@ -301,6 +326,8 @@ def load_member(files: dict[str, bytes], key: bytes = b"") -> Member:
     form = plan.pop("form")
     if form == "subset":
         return SubsetMember(load_member({n.removeprefix(INNER): data for n, data in files.items() if n.startswith(INNER)}), **plan)
+    if form == EXTERNAL:
+        return ExternalMember(**plan)
     if form == "online":
         return OnlineMember(schema_from_json(plan["schema"]), files["state.bin"], key)
     if form == "trees":

@@ -18,6 +18,7 @@ from models.preparation import Options, prepare
 from models.registry import Registry
 from models.schema import Target
 from models.table import Table
+from models.types import Floats
 
 ENOUGH_HELD = 2000
 
@@ -45,10 +46,7 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
             "importance": normalised(importances[entry.blueprint]),
             "importance_raw": importances[entry.blueprint],
             "metrics": {k: v for k, v in entry.scores.items() if np.isfinite(v)},
-            "prediction_quantiles": np.quantile(drift_score(target, reference), np.linspace(0, 1, 101)).tolist() if target.task != "multiclass" else np.quantile(reference.max(axis=1), np.linspace(0, 1, 101)).tolist(),
-            "residual_quantiles": residual_quantiles(data.y[held], entry.held) if target.task == "regression" else None,
-            "priming": priming_of(held_out_errors(target, data.y, data.partition.holdout, entry)),
-            "insights": curves(target, data.y[held], entry.held),
+            **held_out(target, data.y[held], entry.held, reference),
             "partition": result.partition,
             "seed": options.seed,
         }
@@ -57,11 +55,22 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
     return board
 
 
-def held_out_errors(target: Target, y: Any, held: Any, entry: Entry) -> Any:
-    """The errors that a detector is primed with: of the holdout, which no fit has seen."""
+def held_out(target: Target, y: Any, output: Floats, reference: Floats) -> dict[str, Any]:
+    """What a package keeps of rows that no fit has seen, with their outputs; the prediction's quantiles are of `reference`."""
+    watched = reference.max(axis=1) if target.task == "multiclass" else drift_score(target, reference)
+    return {
+        "prediction_quantiles": np.quantile(watched, np.linspace(0, 1, 101)).tolist(),
+        "residual_quantiles": residual_quantiles(y, output) if target.task == "regression" else None,
+        "priming": priming_of(held_out_errors(target, y, output)),
+        "insights": curves(target, y, output),
+    }
+
+
+def held_out_errors(target: Target, y: Any, output: Floats) -> Any:
+    """The errors that a detector is primed with."""
     if target.task == "regression":
-        return errors_of("regression", y[held], None, entry.held[:, 0], target.upper - target.lower)
-    return errors_of(target.task, y[held], decide(entry.held), None, 1.0)
+        return errors_of("regression", y, None, output[:, 0], target.upper - target.lower)
+    return errors_of(target.task, y, decide(output), None, 1.0)
 
 
 def entry_json(entry: Entry, metric: str) -> dict[str, Any]:

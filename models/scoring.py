@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from models.calibration import CLIP, calibrate, calibrate_one, softmax
-from models.members import Member
+from models.members import ExternalMember, Member
 from models.metrics import decide
 from models.schema import Schema
 from models.types import Floats, TaskType
@@ -40,6 +40,11 @@ class ScoringPlan:
             return np.array(calibrate_one(self.parts[0].member.positive_one(base), self.calibration))
         outputs = [calibrate(part.member.predict_one(base).reshape(1, -1), part.calibration) for part in self.parts]
         return np.asarray(self._blend(outputs)[0])
+
+    @property
+    def external(self) -> bool:
+        """Whether the answers are made elsewhere, and `predict` has none."""
+        return any(isinstance(part.member, ExternalMember) for part in self.parts)
 
     def _blend(self, outputs: list[Floats]) -> Floats:
         mixed = outputs[0] if len(outputs) == 1 else blend(outputs, [p.weight for p in self.parts], self.schema.target.task)

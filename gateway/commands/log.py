@@ -97,5 +97,4 @@ def snippet(deployment: str, lang: str) -> None:
     """
     api = client()
     champion = api.get(f"/v1/deployments/{deployment}")["champion"]["model_id"]
-    inputs = api.get(f"/v1/models/{champion}")["inputs"]
-    click.echo(snippet_of(settings().url, deployment, inputs, lang))
+    click.echo(snippet_of(settings().url, deployment, api.get(f"/v1/models/{champion}"), lang))

@@ -12,6 +12,7 @@ from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import catalog_of, job_id, moment, page, propose, wait_after
 from gateway.handlers.status import with_status, with_status_then
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SERVING
+from models.members import EXTERNAL
 from models.online import read_learner
 from stream.clock import iso, now_us, parse_time
 from stream.events import (
@@ -28,7 +29,7 @@ from stream.events import (
 )
 from stream.learners import PREFIX
 from stream.policies import choice_of, read_data, read_trigger
-from stream.projections.catalog import CANCELLED, Catalog, Deployment
+from stream.projections.catalog import CANCELLED, Catalog, Deployment, Model
 from stream.recount import package_of
 from stream.snapshots import snapshot
 
@@ -159,7 +160,7 @@ def read_routes(catalog: Catalog, deployment: Deployment, data: Any) -> list[dic
     champion = catalog.models[deployment.now.champion]
     found: list[dict[str, Any]] = []
     for route in data:
-        model, share = catalog.model(str(route["model_id"])), route.get("share")
+        model, share = answering(catalog, str(route["model_id"])), route.get("share")
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
             raise ApiError(422, "wrong_routes", "a share is above 0 and below 1")
         if (model.task, model.target) != (champion.task, champion.target) or model.summary.get("online"):
@@ -191,6 +192,8 @@ async def promote(request: web.Request) -> web.Response:
     catalog = request.app[FOLLOWER].catalog
     deployment = catalog.deployment(name)
     model = catalog.model(str(data["model_id"]))
+    if catalog.models[deployment.now.champion].summary.get("family") != EXTERNAL:
+        answering(catalog, model.model_id)
     expected = data.get("expected_version")
     if expected is not None and not isinstance(expected, int):
         raise ApiError(422, "wrong_type", "expected_version must be a whole number")
@@ -210,6 +213,14 @@ async def promote(request: web.Request) -> web.Response:
     return json_response({**deployment_json(catalog, deployment), "position": position})
 
 
+def answering(catalog: Catalog, model_id: str) -> Model:
+    """A model that predicts here; 422 for one that predicts elsewhere."""
+    model = catalog.model(model_id)
+    if model.summary.get("family") == EXTERNAL:
+        raise ApiError(422, "scored_elsewhere", f"{model.blueprint} predicts elsewhere: it cannot be asked here")
+    return model
+
+
 async def add_challenger(request: web.Request) -> web.Response:
     """Score a model on the same rows in the shadow; {"online": kind, "parameters"?} bears one that learns from each outcome."""
     data = await object_body(request)
@@ -220,7 +231,7 @@ async def add_challenger(request: web.Request) -> web.Response:
     name = request.match_info["d"]
     catalog = request.app[FOLLOWER].catalog
     deployment = catalog.deployment(name)
-    model = catalog.model(str(data["model_id"]))
+    model = answering(catalog, str(data["model_id"]))
     try:
         fraction = float(data.get("fraction", 1.0))
     except (TypeError, ValueError) as error:
@@ -262,7 +273,7 @@ async def replay(request: web.Request) -> web.Response:
     name = request.match_info["d"]
     catalog = request.app[FOLLOWER].catalog
     catalog.deployment(name)
-    model = catalog.model(str(data["model_id"]))
+    model = answering(catalog, str(data["model_id"]))
     try:
         start, end = parse_time(data["from"]), parse_time(data["to"])
     except ValueError as error:

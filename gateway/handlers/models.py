@@ -8,10 +8,16 @@ from typing import Any
 from aiohttp import web
 
 from gateway.errors import ApiError, json_response
-from gateway.handlers.common import page, wait_after
-from gateway.keys import FOLLOWER, REGISTRY, SERVING
+from gateway.handlers.common import page, propose, wait_after
+from gateway.handlers.projects import options_of, read_form
+from gateway.keys import ARTIFACTS, FOLLOWER, REGISTRY, SERVING
+from models.external import register
+from models.members import EXTERNAL
 from models.package import ModelPackage
+from models.preparation import Options
+from models.table import read_table
 from stream.clock import iso
+from stream.events import ModelRegistered
 
 INSIGHTS = {"confusion-matrix": "confusion", "lift": "lift", "roc": "roc", "residuals": "residuals", "calibration": "calibration"}
 
@@ -28,6 +34,34 @@ async def many(request: web.Request) -> web.Response:
     return json_response({**page(request, items), "models": [name for name, d in catalog.deployments.items() if d.state == "active"]})
 
 
+async def external(request: web.Request) -> web.Response:
+    """Register a model that predicts elsewhere: a file with inputs, actuals and what it said is what it is watched by."""
+    fields, path = await read_form(request)
+    prediction, name = str(fields.pop("prediction", "")), str(fields.pop("name", "") or EXTERNAL)
+    if not prediction:
+        raise ApiError(422, "missing_field", "missing: prediction, the column with what the model said (or what the columns of its classes begin with)", [{"field": "prediction"}])
+    chosen = options_of(fields)
+    options = Options(
+        target=chosen["target"],
+        task=chosen.get("task"),
+        metric=chosen.get("metric"),
+        positive=chosen.get("positive_class"),
+        timestamp=chosen.get("timestamp"),
+        association_id=chosen.get("association_id"),
+        exclude=tuple(chosen["exclude"]),
+    )
+
+    def made() -> dict[str, Any]:
+        table = read_table(request.app[ARTIFACTS].read(path))
+        return register(request.app[REGISTRY], table, options, prediction, name)
+
+    found = await asyncio.to_thread(made)
+    kept = {k: found[k] for k in ("validation", "holdout", "ms_per_row", "recommended", "trained_on", "family")}
+    fact = ModelRegistered(found["model_id"], "", found["blueprint"], found["task"], found["target"], found["metric"], kept)
+    _, position = await propose(request, fact)
+    return json_response({**found, "position": position}, 201)
+
+
 async def load(request: web.Request) -> ModelPackage:
     """The package named in the path, by a unique prefix too."""
     model = request.app[FOLLOWER].catalog.model(request.match_info["m"])
@@ -42,12 +76,16 @@ async def one(request: web.Request) -> web.Response:
     if name in request.app[FOLLOWER].catalog.deployments:
         served = await request.app[SERVING].get(name)
         return json_response({"name": served.name, "ready": True})
-    package = await load(request)
+    return json_response(model_json(await load(request)))
+
+
+def model_json(package: ModelPackage) -> dict[str, Any]:
+    """A model as its readers know it."""
     schema = package.schema
     inputs = [{"name": f.name, "kind": f.kind, "levels": len(f.levels)} for f in schema.features]
     target = {"name": schema.target.name, "task": schema.target.task, "classes": list(schema.target.classes)}
     metadata = {k: v for k, v in package.metadata.items() if k not in {"insights", "importance_raw"}}
-    return json_response({"model_id": package.digest, "target": target, "inputs": inputs, "unused": list(schema.unused), **metadata})
+    return {"model_id": package.digest, "target": target, "inputs": inputs, "unused": list(schema.unused), **metadata}
 
 
 async def importance(request: web.Request) -> web.Response:
@@ -81,15 +119,23 @@ async def describe(request: web.Request) -> web.Response:
     strongest = [n for n, v in sorted(meta["importance"].items(), key=lambda t: -t[1]) if v > 0][:3]
     sentences = [
         f"{meta['blueprint']} ({meta['family']}) predicts {target.name} ({target.task}) from {len(package.schema.features)} inputs.",
-        f"It was trained on {meta['rows']:,} rows ({meta['trained_on']}); {meta['partition']}.",
-        f"Its {meta['metric']} is {meta['validation']:.4g} in validation and {meta['holdout']:.4g} on the holdout.",
-        f"A single row takes {meta['ms_per_row'] * 1000:.0f} µs.",
     ]
+    if package.plan.external:
+        sentences.append(f"It predicts elsewhere; what it is compared with are {meta['rows']:,} rows, on which its {meta['metric']} is {spelt(meta['holdout'])}.")
+    else:
+        sentences.append(f"It was trained on {meta['rows']:,} rows ({meta['trained_on']}); {meta['partition']}.")
+        sentences.append(f"Its {meta['metric']} is {spelt(meta['validation'])} in validation and {spelt(meta['holdout'])} on the holdout.")
+        sentences.append(f"A single row takes {meta['ms_per_row'] * 1000:.0f} µs.")
     if strongest:
         sentences.append(f"It relies most on {', '.join(strongest)}.")
     if package.schema.unused:
         sentences.append(f"Accepted and logged but not used: {', '.join(package.schema.unused)}.")
     return json_response({"model_id": package.digest, "sentences": sentences})
+
+
+def spelt(value: float | None) -> str:
+    """A score in a sentence."""
+    return "not defined" if value is None else f"{value:.4g}"
 
 
 async def blueprint(request: web.Request) -> web.Response:

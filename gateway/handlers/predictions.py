@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from aiohttp import web
 
+from gateway.asked import Asked, Served
 from gateway.errors import ApiError, json_response
 from gateway.handlers.common import wait_after
-from gateway.keys import EVENT_LOG, REGISTRY
+from gateway.keys import EVENT_LOG, REGISTRY, SERVING
 from gateway.protocols import native
-from gateway.protocols.run import run
+from gateway.protocols.run import Given, run
+from models.external import outputs_of_values
 from models.registry import Registry
 from stream.learners import is_learner
 from stream.recount import outputs_from, package_of
@@ -24,6 +26,26 @@ from stream.rehearsal import matrix_of
 async def predict(request: web.Request) -> web.Response:
     """Score rows with the champion; the request is journalled before it is answered."""
     return await run(request, request.match_info["d"], native.decode, native.encode)
+
+
+async def external(request: web.Request) -> web.Response:
+    """Hand in what a model elsewhere said: rows and predictions, one each; recorded, watched and joined like the champion's own."""
+    said: list[Any] = []
+
+    def decode(given: Given) -> Asked:
+        data = native.json_object(given.body)
+        if type(data.get("predictions")) is not list:
+            raise ApiError(422, "missing_field", "missing: predictions, one a row", [{"field": "predictions"}])
+        said.extend(data["predictions"])
+        return native.decode(given)
+
+    async def answered(served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
+        if len(said) != len(asked.rows):
+            raise ApiError(422, "wrong_length", f"{len(said)} predictions for {len(asked.rows)} rows")
+        output = outputs_of_values(served.package.schema.target, said)
+        return await request.app[SERVING].accept(served, asked, output, begun, decoded)
+
+    return await run(request, request.match_info["d"], decode, native.encode, answered=answered)
 
 
 COLUMNS = """deployment, deployment_version, association_id, request_id, occurred_at, recorded_at, model_id, role, features, features_num, features_cat,

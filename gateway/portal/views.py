@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from gateway.handlers.deployments import deployment_json
+from gateway.handlers.models import load, model_json
 from gateway.handlers.projects import project_json
 from gateway.handlers.status import glance
 from gateway.handlers.system import parts_of
@@ -135,7 +136,6 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed', 'replay_progressed', 'cohort_matured', 'notification_ended') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
     humility_sql = f"""SELECT splitByChar(':', part)[1] AS rule, splitByChar(':', part)[2] AS action, count() AS rows
 FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule, action ORDER BY rule, action"""
-    inputs = [{"name": f.name, "kind": f.kind} for f in registry_schema(app, found)]
     return {
         "health": health,
         "drift": drift,
@@ -152,13 +152,8 @@ FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.whe
         "custom": [custom_answer(log, window, metric) for metric in defined(found["settings"])],
         "humility": log.rows(humility_sql),
         "humility_sql": humility_sql,
-        "snippet": snippet_of(url, found["name"], inputs, "curl"),
+        "snippet": snippet_of(url, found["name"], model_json(package_of(registry, found["champion"]["model_id"])), "curl"),
     }
-
-
-def registry_schema(app: web.Application, found: dict[str, Any]) -> Any:
-    """The champion's inputs."""
-    return package_of(app[REGISTRY], found["champion"]["model_id"]).schema.features
 
 
 async def project(request: web.Request) -> web.Response:
@@ -172,8 +167,6 @@ async def project(request: web.Request) -> web.Response:
 
 async def model(request: web.Request) -> web.Response:
     """A model: importance, held-out scores and curves."""
-    from gateway.handlers.models import load
-
     package = await load(request)
     importance = sorted(package.metadata["importance"].items(), key=lambda pair: -pair[1])
     insights = package.metadata["insights"]

@@ -6,7 +6,7 @@ import itertools
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,11 +51,15 @@ class Given:
 
 Decode = Callable[[Given], Asked]
 Encode = Callable[[dict[str, Any], Given], web.Response]
+Answered = Callable[[Served, Asked, int, int], Awaitable[dict[str, Any]]]
 Refuse = Callable[[ApiError], web.Response]
 
 
-async def run(request: web.Request, name: str, decode: Decode, encode: Encode, refuse: Refuse = error_response) -> web.Response:
-    """Answer one request in a protocol's words; it is journalled before it is answered."""
+async def run(request: web.Request, name: str, decode: Decode, encode: Encode, refuse: Refuse = error_response, answered: Answered | None = None) -> web.Response:
+    """Answer one request in a protocol's words; it is journalled before it is answered.
+
+    `answered` makes the answer where this is not for the deployment's champion to do.
+    """
     begun = time.perf_counter_ns()
     request_id = request_id_of(request)
     key = (request.path, name, request.headers.get("Idempotency-Key", ""))
@@ -71,7 +75,7 @@ async def run(request: web.Request, name: str, decode: Decode, encode: Encode, r
         with admission.taken(size_of(request)):
             given = Given(request, served, await body_of(request, deadline), request_id, deadline)
             asked = decode(given)
-            answer = await serving.predict(served, asked, begun, time.perf_counter_ns())
+            answer = await (answered or serving.predict)(served, asked, begun, time.perf_counter_ns())
             response = encode(answer, given)
     except Exception as error:  # noqa: BLE001 - counted, then answered in the protocol's shape
         found = api_error(error)
