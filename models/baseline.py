@@ -7,7 +7,7 @@ one: its levels, other, unseen, missing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -108,6 +108,11 @@ class Baseline:
             offset += bins.size
         return out
 
+    def against(self, counts: Any) -> Baseline:
+        """The same bins with other counts for their reference."""
+        *features, prediction = [replace(bins, reference=tuple(found.tolist())) for bins, found in self.split(counts)]
+        return Baseline(tuple(features), prediction)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `baseline_from_json` reads."""
         return {"features": [vars(b) for b in self.features], "prediction": vars(self.prediction)}
@@ -190,7 +195,7 @@ def categorical_bins(feature: Feature, values: Floats) -> Bins:
 
 def _with_reference(bins: Bins, values: Floats) -> Bins:
     counts = np.bincount(bins.place(values), minlength=bins.size)
-    return Bins(**{**vars(bins), "reference": tuple(counts.tolist())})
+    return replace(bins, reference=tuple(counts.tolist()))
 
 
 def number_text(value: float) -> str:

@@ -71,8 +71,8 @@ def _null_quantile(pooled: tuple[float, ...], m: int, n: int, features: int) -> 
 
 
 def status_of(value: float, reference: Ints, production: Ints, features: int) -> Status:
-    """Passing, warning or failing; unknown below a hundred rows."""
-    if int(np.sum(production)) < LEAST_ROWS:
+    """Passing, warning or failing; unknown below a hundred rows, and where there is nothing to compare with."""
+    if int(np.sum(production)) < LEAST_ROWS or not np.sum(reference):
         return "unknown"
     if value < WARNING:
         return "passing"

@@ -34,10 +34,10 @@ def chance_of(reference: int, of: int, production: int, rows: int) -> float:
 
 
 def judged(reference: int, of: int, production: int, rows: int, inputs: int) -> dict[str, Any]:
-    """Shares of a problem and its status; unknown below a hundred rows."""
+    """Shares of a problem and its status; unknown below a hundred rows, or where there is nothing to compare with."""
     before, now = reference / of if of else 0.0, production / rows if rows else 0.0
     status: Status = "unknown"
-    if rows >= LEAST_ROWS:
+    if of and rows >= LEAST_ROWS:
         status = "passing"
         if now - before >= WARNING and chance_of(reference, of, production, rows) < LEVEL / (KINDS * max(inputs, 1)):
             status = "failing" if now - before >= FAILING else "warning"

@@ -6,6 +6,7 @@ Gateway, portal and worker give the same answers because they are made here.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from models import drift as distances
 from models.baseline import Baseline
 from models.estimation import estimated
 from models.metrics import METRICS
+from models.payoff import Payoff, values_of
 from models.quality import quality_of
 from models.registry import Registry
-from models.types import Status
+from models.types import Floats, Status
 from stream import queries
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
@@ -26,6 +28,7 @@ from stream.learners import target_package
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 from stream.recount import package_of, recount
+from stream.references import TRAINING, reference_of
 
 LEAST_MATCHED = 100
 MOST_ESTIMATED = 1_000_000
@@ -34,17 +37,19 @@ T_4_95 = 2.7764451051977987  # 97.5 % quantile of Student's t with 4 degrees of 
 BLOCKS = 5
 
 
-def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str) -> dict[str, Any]:
-    """Totals by feature and buckets over time, of one baseline."""
+def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str, reference: str = "") -> dict[str, Any]:
+    """Totals by feature and buckets over time, of one baseline; against the training data, or another reference (see `stream.references`)."""
     package = package_of(registry, model_id)
     baseline, importance = package.baseline, package.metadata["importance"]
-    sql, rows = queries.drift_counts(log, window, model_id) if window.folded else counts_from_rows(log, registry, window, model_id)
+    counts_of = partial(bin_counts, log, registry, model_id)
+    other = reference_of(reference, window, counts_of, baseline.size)
+    sql, rows = counts_of(window)
     total = np.zeros(baseline.size, dtype=np.int64)
     buckets = []
     for row in rows:
         counts = np.array(row["counts"], dtype=np.int64)
         total += counts
-        parts = variables(baseline, counts, importance)
+        parts = variables(baseline.against(other.of([row["at"]], window.bucket)) if other else baseline, counts, importance)
         buckets.append(
             {
                 "at": iso(row["at"] * 1_000_000),
@@ -54,6 +59,8 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
                 "status": distances.worst([p["status"] for p in parts]),
             }
         )
+    if other:
+        baseline = baseline.against(other.of([row["at"] for row in rows], window.bucket))
     parts = variables(baseline, total, importance)
     features, prediction = parts[:-1], parts[-1]
     for part in parts:
@@ -61,12 +68,18 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
     return {
         "model_id": model_id,
         "baseline_id": model_id,
+        "reference": other.told() if other else {"kind": TRAINING},
         "totals": {"rows": prediction["rows"], "features": features, "prediction": prediction},
         "buckets": buckets,
         "unused": list(package.schema.unused),
         "status": distances.worst([p["status"] for p in parts]),
         "sql": sql,
     }
+
+
+def bin_counts(log: EventLog, registry: Registry, model_id: str, window: Window) -> tuple[str, list[dict[str, Any]]]:
+    """Bin counts a bucket, from the fold or, where it has none, from the rows; and the SELECT."""
+    return queries.drift_counts(log, window, model_id) if window.folded else counts_from_rows(log, registry, window, model_id)
 
 
 def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id: str) -> tuple[str, list[dict[str, Any]]]:
@@ -87,7 +100,7 @@ def variables(baseline: Baseline, counts: Any, importance: dict[str, float]) -> 
     size = len(baseline.features)
     for bins, found in baseline.split(counts):
         reference, production = bins.merged(bins.reference), bins.merged(found)
-        value = distances.psi(reference, production) if production.sum() else None
+        value = distances.psi(reference, production) if production.sum() and reference.sum() else None
         status: Status = distances.status_of(value, reference, production, size) if value is not None else "unknown"
         out.append({"name": bins.name, "psi": value, "status": status, "importance": importance.get(bins.name), "rows": int(production.sum())})
     return out
@@ -98,7 +111,7 @@ def detail(baseline: Baseline, counts: Any, name: str) -> dict[str, Any]:
     bins, found = next((b, c) for b, c in baseline.split(counts) if b.name == name)
     pairs = zip(bins.labels, bins.reference, found.tolist(), strict=True)
     a, b = bins.merged(bins.reference), bins.merged(found)
-    others = {d.__name__: d(a, b) for d in (distances.jensen_shannon, distances.hellinger, distances.kl_divergence)} if b.sum() else {}
+    others = {d.__name__: d(a, b) for d in (distances.jensen_shannon, distances.hellinger, distances.kl_divergence)} if a.sum() and b.sum() else {}
     return {"kind": bins.kind, "quality": quality_of(bins, found, len(baseline.features)), "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
 
 
@@ -106,7 +119,7 @@ def quality_answer(log: EventLog, registry: Registry, window: Window, model_id: 
     """What is missing, out of range or unseen in each input against the reference, and the requests that were refused."""
     package = package_of(registry, model_id)
     baseline = package.baseline
-    sql, rows = queries.drift_counts(log, window, model_id) if window.folded else counts_from_rows(log, registry, window, model_id)
+    sql, rows = bin_counts(log, registry, model_id, window)
     total = np.sum([row["counts"] for row in rows], axis=0, dtype=np.int64) if rows else np.zeros(baseline.size, dtype=np.int64)
     refusals = f"SELECT code, count() AS requests FROM refusals WHERE {replace(window, model_id='', segment='').where(times='recorded_at')} GROUP BY code ORDER BY code"
     refused = {row["code"]: int(row["requests"]) for row in log.rows(refusals)}
@@ -133,6 +146,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     for name, value in values.items():
         metrics[name] = {"value": value, "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
     main = package.metadata["metric"]
+    worth = worths(rows, deployment.settings.get("payoff"))
     guess = estimate_answer(log, window, rows) if whole_story and target.task != "regression" and not window.model_id else None
     whole = queries.count_rows(log, window, roles=roles)
     counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None}
@@ -141,7 +155,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     return {
         "model_id": window.model_id or None,
         "metric": main,
-        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen},
+        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "payoff": None if worth is None else worth_of(worth)},
         "estimated": guess,
         "buckets": queries.metrics_by_bucket(rows),
         "status": metrics[main]["status"],
@@ -208,7 +222,7 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
         pairs = [(mine[i], k) for k, i in zip(theirs.tolist(), rows.ids[theirs].tolist(), strict=True) if i in mine]
         a = np.array([p[0] for p in pairs], dtype=np.int64)
         b = np.array([p[1] for p in pairs], dtype=np.int64)
-        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "rows": len(pairs), "metrics": paired(rows, a, b)})
+        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "rows": len(pairs), "metrics": paired(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))})
     return {"champion": champion, "metric": package.metadata["metric"], "challengers": compared, "sql": sql, "status": "unknown" if not compared else "passing"}
 
 
@@ -235,6 +249,33 @@ def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
             entry |= {"interval": [mean - half, mean + half], "better": bool(better > half)}
         out[name] = entry
     return out
+
+
+def worths(rows: queries.Scored, payoff: Payoff | None) -> Floats | None:
+    """The worth of each matched row; None where no payoff is set."""
+    return None if not payoff or rows.chosen is None else values_of(payoff, rows.labels, rows.y, rows.chosen)
+
+
+def worth_of(values: Floats) -> dict[str, Any]:
+    """What rows are worth together and each; rows whose actual is of no known class do not count."""
+    known = values[np.isfinite(values)]
+    return {"total": float(known.sum()), "per_row": float(known.mean()) if len(known) else None, "rows": len(known)}
+
+
+def gain(rows: queries.Scored, a: Any, b: Any, payoff: Payoff | None) -> dict[str, Any] | None:
+    """What a challenger (b) would have brought more than the champion (a) on the same rows, with the five-block interval of a row's mean."""
+    worth = worths(rows, payoff)
+    if worth is None or not len(a):
+        return None
+    first, second, difference = worth[a], worth[b], worth[b] - worth[a]
+    found: dict[str, Any] = {"champion": worth_of(first), "challenger": worth_of(second), "gain": worth_of(difference)}
+    parts = blocks_of(rows.times[a]) if len(a) >= LEAST_MATCHED else []
+    means = [float(np.nanmean(difference[part])) for part in parts if np.isfinite(difference[part]).any()]
+    if len(means) == BLOCKS:
+        half = T_4_95 * float(np.std(means, ddof=1)) / np.sqrt(BLOCKS)
+        mean = float(np.mean(means))
+        found |= {"interval_per_row": [mean - half, mean + half], "better": bool(mean > half)}
+    return found
 
 
 def results(log: EventLog, registry: Registry, catalog: Catalog, deployment: str) -> list[bytes]:

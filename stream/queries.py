@@ -151,6 +151,7 @@ class Scored:
     ids: Any
     times: Any
     chosen: Any = None
+    labels: tuple[str, ...] = ()
 
     def metrics(self, rows: Any) -> dict[str, float]:
         """All metrics of some rows, decisions as they were served."""
@@ -185,7 +186,7 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
             rows = np.nonzero(model_codes == code)[0]
             flat = pc.list_flatten(lists.take(pa.array(rows))).to_numpy(zero_copy_only=False)
             p[np.ix_(rows, np.array([index[label] for label in classes]))] = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes))
-    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times, of_codes(coded(table, "predicted_class"), index, 0))
+    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times, of_codes(coded(table, "predicted_class"), index, 0), tuple(labels))
 
 
 def of_codes(column: tuple[Any, list[Any]], index: dict[str, int], other: int) -> Ints:

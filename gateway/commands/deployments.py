@@ -155,21 +155,22 @@ def verify(deployment: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def of_window(deployment: str, what: str, start: str, end: str, bucket: str, segment: str, at: str, model: str = "") -> Any:
+def of_window(deployment: str, what: str, start: str, end: str, bucket: str, segment: str, at: str, model: str = "", **more: str) -> Any:
     """An answer about a deployment's window."""
-    return client().call("GET", f"/v1/deployments/{deployment}/{what}", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model})
+    return client().call("GET", f"/v1/deployments/{deployment}/{what}", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model, **more})
 
 
 @click.command()
 @click.argument("deployment")
+@click.option("--reference", default="", help="Instead of the training data: weekdays (the same ones of eight weeks before --from), or FROM..TO.")
 @window_options
 @AS_JSON
-def drift(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+def drift(deployment: str, reference: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
     """Show the drift of each input and of the prediction.
 
-    Example: champion drift flights --from 2013-09-01
+    Example: champion drift flights --from 2013-09-01 --reference 2013-07-01..2013-08-01
     """
-    found = of_window(deployment, "drift", start, end, bucket, segment, at)
+    found = of_window(deployment, "drift", start, end, bucket, segment, at, reference=reference)
     rows = [*found["totals"]["features"], found["totals"]["prediction"]]
     show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
 
@@ -208,6 +209,29 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
     rows = [{"metric": name, **m} for name, m in totals["metrics"].items()]
     show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting")
     show([{"at": b["at"][:16], "rows": b["rows"], **{k: b["metrics"][k] for k in list(b["metrics"])[:4]}} for b in found["buckets"]], as_json)
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--payoff", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None, help="First set what predictions are worth: a JSON file {actual: {predicted: value}}.")
+@window_options
+@AS_JSON
+def compare(deployment: str, file: Path | None, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Compare the challengers with the champion on the same matched rows, in metrics and in money.
+
+    Example: champion compare flights --from 2013-07-01
+    """
+    if file is not None:
+        client().call("PATCH", f"/v1/deployments/{deployment}", {"payoff": orjson.loads(file.read_bytes())})
+    found = of_window(deployment, "comparison", start, end, bucket, segment, at)
+    if as_json:
+        show(found, as_json)
+        return
+    for one in found["challengers"]:
+        rows = [{"metric": name, **values} for name, values in one["metrics"].items()]
+        if one["payoff"]:
+            rows.append({"metric": "payoff a row", **{k: one["payoff"][k]["per_row"] for k in ("champion", "challenger")}, "difference": one["payoff"]["gain"]["per_row"], "interval": one["payoff"].get("interval_per_row"), "better": one["payoff"].get("better")})
+        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "interval", "better"])
 
 
 @click.command()

@@ -14,6 +14,7 @@ from gateway.handlers.status import with_status, with_status_then
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SERVING
 from models.members import EXTERNAL
 from models.online import read_learner
+from models.payoff import read_payoff
 from stream.clock import iso, now_us, parse_time
 from stream.events import (
     ChallengerAdded,
@@ -73,7 +74,7 @@ async def create(request: web.Request) -> web.Response:
     catalog = request.app[FOLLOWER].catalog
     model = catalog.model(str(data["model_id"]))
     settings = {k: v for k, v in data.items() if k not in {"name", "model_id", "association_id"}}
-    if early := sorted(set(settings) & {"routes", "guard", "custom_metrics", "humility"}):
+    if early := sorted(set(settings) & {"routes", "guard", "custom_metrics", "humility", "payoff"}):
         raise ApiError(422, "set_it_after", f"{early[0]} is set on a deployment that exists: it has a call of its own")
     fact = DeploymentCreated(model.model_id, str(data.get("association_id") or ""), settings)
     _, position = await propose(request, fact, name)
@@ -99,12 +100,14 @@ async def one(request: web.Request) -> web.Response:
 
 
 async def change(request: web.Request) -> web.Response:
-    """Pause, resume or archive by `state`; or set the class `threshold` of two classes (null takes it away)."""
+    """Pause, resume or archive by `state`; or set the class `threshold` of two classes, or the `payoff` (null takes either away)."""
     data = await object_body(request)
     if "threshold" in data:
         return await set_threshold(request, data)
+    if "payoff" in data:
+        return await set_payoff(request, data)
     if not data.get("state"):
-        raise ApiError(422, "missing_field", "missing: state or threshold", [{"field": "state"}])
+        raise ApiError(422, "missing_field", "missing: state, threshold or payoff", [{"field": "state"}])
     state = ACTIONS.get(str(data["state"]))
     if state is None:
         raise ApiError(422, "wrong_state", f"state is one of {', '.join(ACTIONS)}")
@@ -130,6 +133,16 @@ async def set_threshold(request: web.Request, data: dict[str, Any]) -> web.Respo
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
         raise ApiError(422, "wrong_threshold", "threshold is a number between 0 and 1, or null")
     return await configure(request, {"threshold": value}, str(data.get("reason", "")))
+
+
+async def set_payoff(request: web.Request, data: dict[str, Any]) -> web.Response:
+    """What each pair of what came true and what was said is worth: {actual: {predicted: value}}."""
+    deployment = request.app[FOLLOWER].catalog.deployment(request.match_info["d"])
+    package = await asyncio.to_thread(package_of, request.app[REGISTRY], deployment.now.champion)
+    if package.schema.target.task == "regression":
+        raise ApiError(422, "wrong_payoff", "a payoff is for classes; for values define a custom metric")
+    payoff = read_payoff(data["payoff"], package.schema.target.classes) if data["payoff"] is not None else None
+    return await configure(request, {"payoff": payoff}, str(data.get("reason", "")))
 
 
 async def routes(request: web.Request) -> web.Response:

@@ -27,13 +27,13 @@ async def service_health(request: web.Request) -> web.Response:
 
 
 async def drift(request: web.Request) -> web.Response:
-    """Drift of the champion's inputs and of its prediction against its frozen reference."""
+    """Drift of the champion's inputs and of its prediction; `reference=` training (the default), weekdays (the same ones of eight weeks before), or FROM..TO."""
     await wait_after(request)
     app = request.app
     deployment = (await catalog_of(request)).deployment(request.match_info["d"])
     window = window_of(request, deployment.name)
     model_id = window.model_id or deployment.now.champion
-    found = await asyncio.to_thread(drift_answer, app[EVENT_LOG], app[REGISTRY], window, model_id)
+    found = await asyncio.to_thread(drift_answer, app[EVENT_LOG], app[REGISTRY], window, model_id, request.query.get("reference", "").replace(" ", "+"))
     found["concept_drift"] = [asdict(fact) for fact in (await catalog_of(request)).watch.concepts.get(deployment.name, [])]
     return await stamped(request, found)
 

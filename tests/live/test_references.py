@@ -1,0 +1,131 @@
+"""Drift against another past than the training data; what predictions are worth."""
+
+import datetime as dt
+import json
+import random
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gateway.cli import main
+from gateway.client import Refusal
+from tests.support import deploy_small
+
+D = "/v1/deployments/weekly"
+MONDAY = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+DAYS, A_DAY = 70, 150
+
+
+@pytest.fixture(scope="module")
+def weekly(system, tmp_path_factory):
+    """Ten weeks whose weekends are another world: x around 3 instead of 0."""
+    deploy_small(system, tmp_path_factory.mktemp("weekly"), names=("weekly",))
+    rng = random.Random(3)
+    said, facts = [], []
+    for day in range(DAYS):
+        moment = MONDAY + dt.timedelta(days=day)
+        rows = [{"x": rng.gauss(3 if moment.weekday() >= 5 else 0, 1), "z": rng.gauss(0, 1)} for _ in range(A_DAY)]
+        ids = [f"w{day}-{k}" for k in range(A_DAY)]
+        answer = system.api.post(D + "/predictions", {"rows": rows, "association_ids": ids, "timestamps": [(moment + dt.timedelta(minutes=k)).isoformat() for k in range(A_DAY)]})
+        said.extend(p["prediction"] for p in answer["predictions"])
+        facts.extend({"association_id": i, "actual": int(r["x"] + rng.gauss(0, 0.5) > 0)} for i, r in zip(ids, rows, strict=True))
+    system.api.post(D + "/actuals", {"actuals": facts})
+    assert system.settle("weekly", 2 * DAYS * A_DAY) == 2 * DAYS * A_DAY
+    return said, [str(f["actual"]) for f in facts]
+
+
+def day(number):
+    return (MONDAY + dt.timedelta(days=number)).isoformat().replace("+00:00", "Z")
+
+
+def status(found):
+    return {f["name"]: f["status"] for f in found["totals"]["features"]}
+
+
+def bins(found, side):
+    return {f["name"]: [b[side] for b in f["bins"]] for f in [*found["totals"]["features"], found["totals"]["prediction"]]}
+
+
+def test_a_weekend_is_measured_by_weekends(system, weekly):
+    del weekly
+    weekend = {"from": day(68), "to": day(70), "bucket": "1d"}
+    assert status(system.api.get(D + "/drift", **weekend)) == {"x": "failing", "z": "passing"}
+    found = system.api.get(D + "/drift", **weekend, reference="weekdays")
+    assert status(found) == {"x": "passing", "z": "passing"}
+    assert (found["reference"]["kind"], found["reference"]["from"], found["reference"]["to"]) == ("weekdays", day(12), day(68))
+    assert [b["status"] for b in found["buckets"]] == ["passing", "passing"]
+    weekends = [system.api.get(D + "/drift", **{"from": day(d), "to": day(d + 2)}) for d in range(12, 68, 7)]
+    expected = {name: np.sum([bins(w, "production")[name] for w in weekends], axis=0).tolist() for name in ("x", "z", "prediction")}
+    assert bins(found, "reference") == expected
+    assert sum(expected["x"]) == 8 * 2 * A_DAY
+
+
+def test_a_past_window_is_a_reference_and_its_numbers_are_those_of_that_window(system, weekly):
+    del weekly
+    week = {"from": day(63), "to": day(70), "bucket": "7d"}
+    found = system.api.get(D + "/drift", **week, reference=f"{day(56)}..{day(63)}")
+    before = system.api.get(D + "/drift", **{"from": day(56), "to": day(63), "bucket": "7d"})
+    assert bins(found, "reference") == bins(before, "production")
+    assert found["status"] == "passing"
+    assert status(system.api.get(D + "/drift", **week))["x"] == "failing"
+    a, b = (np.array(bins(found, side)["x"], dtype=float) for side in ("reference", "production"))
+    merge = lambda c: np.concatenate([[c[0] + c[1]], c[2:-3], [c[-3] + c[-2]], [c[-1]]])  # noqa: E731
+    p, q = ((merge(c) + 0.5) / (c.sum() + 0.5 * (len(c) - 2)) for c in (a, b))
+    assert found["totals"]["features"][0]["psi"] == pytest.approx(float(((q - p) * np.log(q / p)).sum()), rel=1e-12)
+    assert sum(system.sql(found["reference"]["sql"])[0]["counts"]) == 3 * A_DAY  # its SELECT gives a day's rows of x, z and the prediction
+    segment = system.api.get(D + "/drift", **week, reference=f"{day(56)}..{day(63)}", segment="x>=2")
+    assert 0 < sum(bins(segment, "reference")["x"]) < 7 * A_DAY
+
+
+def test_where_there_is_nothing_to_compare_with_nothing_is_said(system, weekly):
+    del weekly
+    found = system.api.get(D + "/drift", **{"from": day(0), "to": day(7), "bucket": "7d"}, reference="weekdays")
+    assert (found["status"], found["totals"]["features"][0]["psi"]) == ("unknown", None)
+    assert {f["quality"]["status"] for f in found["totals"]["features"]} == {"unknown"}
+
+
+@pytest.mark.parametrize(("reference", "window"), [("weekdays", {}), ("yesterday", {}), (f"{day(5)}..{day(3)}", {}), (day(5), {}), ("..", {}), ("2024-01-01..1e99", {})])
+def test_a_reference_that_is_none_is_refused(system, weekly, reference, window):
+    del weekly
+    with pytest.raises(Refusal) as refused:
+        system.api.get(D + "/drift", **window, reference=reference)
+    assert refused.value.status == 422
+
+
+def test_what_predictions_are_worth(system, weekly, tmp_path):
+    said, actual = weekly
+    file = tmp_path / "payoff.json"
+    file.write_text(json.dumps({"0": {"1": -5}, "1": {"0": -100, "1": 50}}))
+    run = CliRunner().invoke(main, ["compare", "weekly", "--payoff", str(file), "--json"], env={"CHAMPION_URL": f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}"})
+    assert run.exit_code == 0, run.output
+    worth = {("0", "0"): 0, ("0", "1"): -5, ("1", "0"): -100, ("1", "1"): 50}
+    mine = np.array([worth[pair] for pair in zip(actual, said, strict=True)])
+    rival = json.loads(run.output)["challengers"][0]
+    theirs = system.sql("SELECT association_id, predicted_class FROM predictions WHERE deployment = 'weekly' AND role = 'challenger'")
+    theirs = {r["association_id"]: r["predicted_class"] for r in theirs}
+    other = np.array([worth[(a, theirs[f"w{k // A_DAY}-{k % A_DAY}"])] for k, a in enumerate(actual)])
+    found = rival["payoff"]
+    assert found["champion"] == {"total": mine.sum(), "per_row": pytest.approx(mine.mean()), "rows": len(mine)}
+    assert found["challenger"]["total"] == other.sum()
+    assert found["gain"]["total"] == other.sum() - mine.sum()
+    times = np.arange(len(mine)) // A_DAY * 1440 + np.arange(len(mine)) % A_DAY
+    places = np.searchsorted(np.linspace(times.min(), times.max(), 6)[1:-1], times, side="right")
+    blocks = [(other - mine)[places == k].mean() for k in range(5)]
+    half = 2.7764451 * np.std(blocks, ddof=1) / np.sqrt(5)
+    assert found["interval_per_row"] == pytest.approx([np.mean(blocks) - half, np.mean(blocks) + half], rel=1e-6)
+    assert system.api.get(D + "/accuracy", bucket="30d")["totals"]["payoff"]["total"] == mine.sum()
+
+
+@pytest.mark.parametrize("payoff", [5, {"0": 1}, {"2": {"0": 1}}, {"0": {"no": 1}}, {"0": {"1": "much"}}, {"0": {"1": True}}])
+def test_a_payoff_that_is_none_is_refused(system, weekly, payoff):
+    del weekly
+    with pytest.raises(Refusal) as refused:
+        system.api.call("PATCH", D, {"payoff": payoff})
+    assert (refused.value.status, refused.value.code) == (422, "wrong_payoff")
+
+
+def test_without_a_payoff_nothing_is_said_of_worth(system, weekly):
+    del weekly
+    system.api.call("PATCH", D, {"payoff": None})
+    assert system.api.get(D + "/accuracy", bucket="30d")["totals"]["payoff"] is None
