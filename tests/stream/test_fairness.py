@@ -1,6 +1,8 @@
 """Shares of groups equal those that pandas counts from the same rows; small groups are only warned of."""
 
+import fairlearn.metrics as fairlearn
 import pytest
+from sklearn.metrics import precision_score
 
 from models.schema import Target
 from stream.errors import Refused
@@ -46,6 +48,32 @@ def test_shares_equal_those_counted_from_the_rows(told, by):
         assert {r["group"]: r["value"] for r in found["metrics"][name]} == pytest.approx(shares.to_dict()), name
     for sql in found["sql"].values():
         assert told.front.reader.rows(sql)
+
+
+@pytest.mark.parametrize("by", ["town", "consumer"])
+def test_shares_and_ratios_are_those_of_fairlearn(told, by):
+    found = fairness(told.front.reader, Window(told.name), told.package.schema.target, by, "true")["metrics"]
+    given, known = frames(told)
+    was, said = (known.was == "true").astype(int), (known.said == "true").astype(int)
+    theirs = {
+        "true_favorable_rate": fairlearn.true_positive_rate,
+        "true_unfavorable_rate": fairlearn.true_negative_rate,
+        "favorable_predictive_value": precision_score,
+    }
+    for name, metric in theirs.items():
+        expected = fairlearn.MetricFrame(metrics=metric, y_true=was, y_pred=said, sensitive_features=known[by])
+        assert {r["group"]: r["value"] for r in found[name]} == pytest.approx(expected.by_group.to_dict()), name
+        large = {r["group"]: r["ratio"] for r in found[name] if r["ratio"] is not None}  # ours leaves small groups out
+        judged = known[by].isin(list(large))
+        ratio = fairlearn.MetricFrame(metrics=metric, y_true=was[judged], y_pred=said[judged], sensitive_features=known[by][judged]).ratio(method="between_groups")
+        assert len(large) >= (2 if by == "consumer" else 1)
+        assert min(large.values()) == pytest.approx(ratio), name
+    chosen = (given.said == "true").astype(int)
+    expected = fairlearn.MetricFrame(metrics=fairlearn.selection_rate, y_true=chosen, y_pred=chosen, sensitive_features=given[by])
+    assert {r["group"]: r["value"] for r in found["proportional_parity"]} == pytest.approx(expected.by_group.to_dict())
+    ratio = fairlearn.demographic_parity_ratio(chosen, chosen, sensitive_features=given[by])
+    assert all(r["ratio"] is not None for r in found["proportional_parity"])
+    assert min(r["ratio"] for r in found["proportional_parity"]) == pytest.approx(ratio)
 
 
 def test_groups_below_a_hundred_rows_are_warned_of_and_judged_by_nobody(told):
