@@ -154,6 +154,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         counts["label_delay_seconds"] = queries.label_delay(log, window, roles=roles)
     return {
         "model_id": window.model_id or None,
+        "models": sorted(set(rows.models.tolist())),
         "metric": main,
         "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "payoff": None if worth is None else worth_of(worth)},
         "estimated": guess,
@@ -213,7 +214,10 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
     champion = deployment.now.champion
     package = package_of(registry, champion)
     target = package.schema.target
-    sql, table = queries.outcome_rows(log, window, roles="role IN ('champion', 'challenger')", ordered=True)
+    roles = "role IN ('champion', 'challenger')"
+    if not deployment.now.challengers:
+        return {"champion": champion, "metric": package.metadata["metric"], "challengers": [], "sql": queries.outcomes_sql(window, roles=roles, ordered=True), "status": "unknown"}
+    sql, table = queries.outcome_rows(log, window, roles=roles, ordered=True)
     rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
     mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
     compared = []
@@ -223,7 +227,7 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
         a = np.array([p[0] for p in pairs], dtype=np.int64)
         b = np.array([p[1] for p in pairs], dtype=np.int64)
         compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "rows": len(pairs), "metrics": paired(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))})
-    return {"champion": champion, "metric": package.metadata["metric"], "challengers": compared, "sql": sql, "status": "unknown" if not compared else "passing"}
+    return {"champion": champion, "metric": package.metadata["metric"], "challengers": compared, "sql": sql, "status": "passing"}
 
 
 def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:

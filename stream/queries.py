@@ -115,7 +115,13 @@ def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
 
 
 def outcome_rows(log: EventLog, window: Window, *, roles: str, ordered: bool = False) -> tuple[str, Any]:
-    """The matched rows of a window as Arrow: bucket, model, probabilities or value, actual; and the SELECT.
+    """The matched rows of a window as Arrow, and their SELECT."""
+    sql = outcomes_sql(window, roles=roles, ordered=ordered)
+    return sql, log.arrow(sql, settings=DICTIONARIES)
+
+
+def outcomes_sql(window: Window, *, roles: str, ordered: bool = False) -> str:
+    """The SELECT of a window's matched rows: bucket, model, probabilities or value, actual.
 
     `ordered`: by time, and with the id that a champion's row and its challengers' have in common. Metrics need neither.
     """
@@ -123,9 +129,7 @@ def outcome_rows(log: EventLog, window: Window, *, roles: str, ordered: bool = F
     row_id = "\n    if(role = 'challenger', substring(event_id, 1, length(event_id) - 13), event_id) AS row_id," if ordered else ""
     sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id,{row_id} predicted_value, predicted_class, probabilities, actual_value, actual_class
 FROM {source} WHERE {window.where()} AND {roles} AND {SERVED}"""
-    if ordered:
-        sql += " ORDER BY occurred_at, event_id"
-    return sql, log.arrow(sql, settings=DICTIONARIES)
+    return sql + " ORDER BY occurred_at, event_id" if ordered else sql
 
 
 def coded(table: Any, name: str) -> tuple[Any, list[Any]]:

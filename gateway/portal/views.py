@@ -127,7 +127,8 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     served = accuracy_answer(log, registry, catalog, window)
     by_model = {}
     for m in [found["champion"], *found["challengers"]]:
-        answer = accuracy_answer(log, registry, catalog, Window(found["name"], bucket=window.bucket, model_id=m["model_id"]))
+        alone = served["models"] == [m["model_id"]] and all(m["model_id"] not in v["challengers"] for v in found["versions"])  # then it is the same question
+        answer = served if alone else accuracy_answer(log, registry, catalog, Window(found["name"], bucket=window.bucket, model_id=m["model_id"]))
         by_model[m["model_id"]] = {"blueprint": m["blueprint"], "buckets": answer["buckets"], "totals": answer["totals"]}
     comparison = comparison_answer(log, registry, catalog, window)
     metric = served["metric"]
