@@ -16,7 +16,7 @@ from models.registry import Registry
 from stream import alerts, policies
 from stream.broker import BrokerUnavailable
 from stream.clickhouse import EventLog
-from stream.clock import now_us
+from stream.clock import iso, now_us
 from stream.concepts import Detectors, next_cohort
 from stream.control import Follower
 from stream.errors import LogUnavailable, QueryRejected, Refused
@@ -46,6 +46,7 @@ class Steward:
         self._looked: dict[tuple[str, str], dict[str, Any]] = {}
         self._round = 0
         self._seen, self._calm = (-1, -1), 0
+        self.looked_at = ""  # when the last whole look began
 
     async def run(self, owns: Any) -> None:
         """For ever, while this process owns control."""
@@ -54,7 +55,7 @@ class Steward:
             await asyncio.sleep(max(EVERY, SHARE * took))  # looking must never be what the log is busy with
             if not owns():
                 continue
-            begun = time.monotonic()
+            begun, at = time.monotonic(), iso(now_us())
             try:
                 moved = await asyncio.to_thread(self._moved)
                 if moved:
@@ -62,6 +63,7 @@ class Steward:
                 await self._alerts(moved=moved)
                 await self._guards()
                 await self._runs.look(moved=moved)
+                self.looked_at = at
             except (LogUnavailable, BrokerUnavailable) as error:
                 log.debug("later: %s", error)
             except Exception:

@@ -270,7 +270,7 @@ class Worker:
 
         def detail() -> dict[str, Any]:
             usage = resource.getrusage(resource.RUSAGE_SELF)
-            return {**self._report, "pid": os.getpid(), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "dead_letters": self._letters.count}
+            return {**self._report, "pid": os.getpid(), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "dead_letters": self._letters.count, "steward_looked_at": self._steward.looked_at}
 
         await heartbeats(self._log, "worker", self.name, detail)
 

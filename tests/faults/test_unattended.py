@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,10 +68,22 @@ def live(system, name, chunks, rest):
             assert answer["recorded"]
         position = patient(lambda facts=facts: system.api.post(f"/v1/deployments/{name}/actuals", {"actuals": facts}))["position"] if facts else ""
         patient(lambda position=position: system.api.get(f"/v1/deployments/{name}", after=position))
-        time.sleep(rest)
+        until_looked(system, rest)
         while any(j["kind"] == "retraining" and j["state"] == "queued" for j in patient(lambda: system.api.items(f"/v1/deployments/{name}/jobs"))):
             time.sleep(0.3)
     return struck
+
+
+def until_looked(system, rest):
+    """Rest until the steward has begun and ended two looks at what is there now: what it then does is no matter of this machine's speed."""
+    for _ in range(2):
+        now = datetime.now(UTC).isoformat()
+        end = time.monotonic() + 20 * rest  # it may just have been killed
+        while time.monotonic() < end:
+            beats = patient(lambda: system.sql("SELECT max(JSONExtractString(detail, 'steward_looked_at')) AS at FROM heartbeats WHERE part = 'worker'"))
+            if beats[0]["at"] > now:
+                break
+            time.sleep(0.2)
 
 
 def told(system, name):
