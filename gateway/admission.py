@@ -50,10 +50,15 @@ class Admission:
         return begun + min(limits) * 1_000_000 if limits else 0
 
 
+def too_late() -> ApiError:
+    """What is said where the time is over."""
+    return ApiError(504, "deadline_exceeded", "the time for this request is over; nothing of it was recorded")
+
+
 def within(deadline: int) -> None:
     """504 where the time is over."""
     if deadline and time.perf_counter_ns() > deadline:
-        raise ApiError(504, "deadline_exceeded", "the time for this request is over; nothing of it was recorded")
+        raise too_late()
 
 
 async def body_of(request: web.Request, deadline: int) -> bytes:
@@ -61,9 +66,8 @@ async def body_of(request: web.Request, deadline: int) -> bytes:
     left = (deadline - time.perf_counter_ns()) / 1e9 if deadline else None
     try:
         return await asyncio.wait_for(request.read(), left)
-    except TimeoutError:
-        within(deadline)
-        raise
+    except TimeoutError as error:  # the loop's clock may be a little ahead of ours
+        raise too_late() from error
 
 
 def size_of(request: web.Request) -> int:

@@ -157,14 +157,14 @@ def test_values_and_many_classes(system, tmp_path):
     price = 3 * x + RNG.normal(0, 1, 500)
     found = register(system, tmp_path, pa.table({"x": x, "price": price, "said": 3 * x}), target="price", prediction="said")
     assert found["task"] == "regression"
-    system.api.post("/v1/deployments", {"name": "priced", "model_id": found["model_id"]})
-    assert system.api.post("/v1/deployments/priced/predictions/external", {"rows": [{"x": 1}], "predictions": [3.5]})["predictions"][0]["prediction"] == 3.5
+    system.api.post("/v1/deployments", {"name": "priced-elsewhere", "model_id": found["model_id"]})
+    assert system.api.post("/v1/deployments/priced-elsewhere/predictions/external", {"rows": [{"x": 1}], "predictions": [3.5]})["predictions"][0]["prediction"] == 3.5
     kinds = np.array(["ale", "bock", "stout"])[np.digitize(x, [-0.5, 0.5])]
     shares = {f"p_{k}": np.where(kinds == k, 0.8, 0.1) for k in ("ale", "bock", "stout")}
     found = register(system, tmp_path, pa.table({"x": x, "kind": kinds, **shares}), target="kind", prediction="p_")
     assert found["task"] == "multiclass"
-    system.api.post("/v1/deployments", {"name": "kinds", "model_id": found["model_id"]})
-    answer = system.api.post("/v1/deployments/kinds/predictions/external", {"rows": [{"x": 1}], "predictions": [{"ale": 0.1, "bock": 0.2, "stout": 0.7}]})
+    system.api.post("/v1/deployments", {"name": "kinds-elsewhere", "model_id": found["model_id"]})
+    answer = system.api.post("/v1/deployments/kinds-elsewhere/predictions/external", {"rows": [{"x": 1}], "predictions": [{"ale": 0.1, "bock": 0.2, "stout": 0.7}]})
     assert answer["predictions"][0]["prediction"] == "stout"
 
 
