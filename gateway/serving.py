@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -188,6 +187,7 @@ class Serving:
         refuse_unusable(asked, encoded.errors)
         made = time.perf_counter_ns()
         output = await score_in_blocks(served, encoded, asked.deadline)
+        within(asked.deadline)
         return self._finish(served, asked, encoded, output, (begun, decoded, made, time.perf_counter_ns()))
 
     async def _predict_routed(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
@@ -197,22 +197,23 @@ class Serving:
             check_more(asked, part.package)
         encoded = [await encode_in_blocks(part.package.plan.schema, some) for _, part, some in parts]
         refuse_unusable(asked, errors_of([(rows, one) for (rows, _, _), one in zip(parts, encoded, strict=True)]))
-        answers = []
-        for (rows, part, some), one in zip(parts, encoded, strict=True):
+        scored = []
+        for (_, part, _), one in zip(parts, encoded, strict=True):
             made = time.perf_counter_ns()
-            output = await score_in_blocks(part, one, asked.deadline)
-            answers.append((rows, part, self._finish(part, some, one, output, (begun, decoded, made, time.perf_counter_ns()))))
+            scored.append((await score_in_blocks(part, one, asked.deadline), (begun, decoded, made, time.perf_counter_ns())))
+        within(asked.deadline)
+        answers = [(rows, part, self._finish(part, some, one, *output)) for (rows, part, some), one, output in zip(parts, encoded, scored, strict=True)]
         return joined(asked, served, answers)
 
     async def accept(self, served: Served, asked: Asked, output: Floats, begun: int, decoded: int) -> dict[str, Any]:
         """Take what a model elsewhere said of rows as the champion's answer: recorded, watched and joined like any other."""
         if not served.package.plan.external:
             raise ApiError(409, "scored_here", f"the champion of {served.name!r} predicts here: ask it")
-        plain = replace(served, rules=(), routes=())
         encoded = await encode_in_blocks(served.package.plan.schema, asked)
         refuse_unusable(asked, encoded.errors)
+        within(asked.deadline)
         made = time.perf_counter_ns()
-        return self._finish(plain, asked, encoded, output, (begun, decoded, made, made))
+        return self._finish(served, asked, encoded, output, (begun, decoded, made, made))
 
     def predict_now(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """The pipeline for at most BLOCK rows, without giving way to others."""
@@ -222,6 +223,7 @@ class Serving:
         made = time.perf_counter_ns()
         matrix = encoded.matrix
         output = plan.predict_one(matrix[0].tolist()).reshape(1, -1) if len(matrix) == 1 else plan.predict(matrix)
+        within(asked.deadline)
         return self._finish(served, asked, encoded, output, (begun, decoded, made, time.perf_counter_ns()))
 
     def _finish(self, served: Served, asked: Asked, encoded: Encoded, output: Floats, times: tuple[int, int, int, int]) -> dict[str, Any]:
@@ -240,7 +242,6 @@ class Serving:
             say_humility(answer["predictions"], humbled)
         if asked.explain or asked.interval:
             add_more(answer["predictions"], served, asked, encoded, output, chosen)
-        within(asked.deadline)
         answered = time.perf_counter_ns()
         latency = (times[-1] - times[0]) / 1000
         answer["position"], answer["recorded"] = self._record(served, asked, encoded, output, chosen, ids, moments, latency, humbled)

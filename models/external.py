@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,9 @@ def register(registry: Registry, table: Table, options: Options, prediction: str
     `prediction` is a column of values (or of the positive class's probabilities), or what the columns of the
     classes' probabilities begin with. The file is the reference of drift and the base line of accuracy.
     """
-    said = prediction_columns(table, prediction)
+    if options.weight:
+        raise DataError("wrong_option", "a reference has no weights: each of its rows counts once")
+    said = prediction_columns(table.names, prediction)
     data = prepare(table.drop(said), replace(options, drop_leakage="none"))
     target = data.schema.target
     output = outputs_in(table.take(data.analysis.labelled), target, prediction, said)
@@ -65,20 +68,20 @@ def register(registry: Registry, table: Table, options: Options, prediction: str
     return {**summary, "model_id": digest, "task": target.task, "target": target.name}
 
 
-def prediction_columns(table: Table, prediction: str) -> list[str]:
-    """The columns that hold what the model said; DataError where there are none."""
-    found = [prediction] if prediction in table.names else [n for n in table.names if prediction and n.startswith(prediction)]
+def prediction_columns(names: Collection[str], prediction: str) -> list[str]:
+    """Those of the columns that hold what the model said; DataError where there are none."""
+    found = [prediction] if prediction in names else [n for n in names if prediction and n.startswith(prediction)]
     if not found:
-        raise DataError("unknown_column", f"there is no column {prediction!r}, and none that begins so; columns: {', '.join(table.names)}")
+        raise DataError("unknown_column", f"there is no column {prediction!r}, and none that begins so; columns: {', '.join(names)}")
     return found
 
 
 def outputs_in(table: Table, target: Target, prediction: str, said: list[str]) -> Floats:
     """The predictions of a table as outputs (n, K); DataError where they are none of this task's."""
-    if target.task == "regression" or said == [prediction]:
-        if target.task == "multiclass" or len(said) > 1:
-            raise DataError("wrong_prediction", f"{len(target.classes)} classes: want a column a class, such as {prediction}{target.classes[0] if target.classes else ''}")
-        return outputs_of_values(target, table.numbers(said[0]).tolist())
+    if said == [prediction] and target.task != "multiclass":
+        return outputs_of_values(target, table.numbers(prediction).tolist())
+    if target.task == "regression":
+        raise DataError("wrong_prediction", f"a value is in one column, and there is none that is called {prediction!r}")
     missing = [label for label in target.classes if prediction + label not in said]
     if missing:
         raise DataError("wrong_prediction", f"there is no column {prediction}{missing[0]} for class {missing[0]!r}")

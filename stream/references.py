@@ -26,21 +26,20 @@ Counts = Callable[[Window], tuple[str, list[dict[str, Any]]]]  # the SELECT, and
 
 @dataclass(frozen=True)
 class Reference:
-    """Counts to compare with: of each weekday (the same ones, where weekdays do not matter)."""
+    """Counts to compare with, by weekday."""
 
     kind: str
     start: int
     end: int
-    by_weekday: Any  # (7, bins)
-    distinct: bool  # whether the weekdays differ
+    by_weekday: Ints  # (7, bins)
     sql: str
 
     def of(self, starts: list[int], width: int) -> Ints:
         """The counts for the buckets that begin at some seconds and are so many seconds wide."""
-        if not self.distinct:
-            return np.asarray(self.by_weekday[0])
-        days = {(at // DAY + k + THURSDAY) % 7 for at in starts for k in range(max(1, min(7, width // DAY)))}
-        return np.asarray(self.by_weekday[sorted(days)].sum(axis=0)) if days else np.asarray(self.by_weekday.sum(axis=0))
+        days = set(range(7))
+        if self.kind == WEEKDAYS and starts and width <= DAY:
+            days = {weekday(at) for at in starts}
+        return np.asarray(self.by_weekday[sorted(days)].sum(axis=0))
 
     def told(self) -> dict[str, Any]:
         """What it is, for those who read the answer."""
@@ -73,10 +72,12 @@ def reference_of(text: str, window: Window, counts: Counts, size: int) -> Refere
     sql, rows = counts(wanted)
     found = np.zeros((7, size), dtype=np.int64)
     for row in rows:
-        found[(row["at"] // DAY + THURSDAY) % 7] += np.array(row["counts"], dtype=np.int64)
-    distinct = text == WEEKDAYS
-    if not distinct:
-        found[:] = found.sum(axis=0)
+        found[weekday(row["at"])] += np.array(row["counts"], dtype=np.int64)
     assert wanted.start is not None  # noqa: S101 - read_reference gave both
     assert wanted.end is not None  # noqa: S101
-    return Reference(WEEKDAYS if distinct else "window", wanted.start, wanted.end, found, distinct, sql)
+    return Reference(text if text == WEEKDAYS else "window", wanted.start, wanted.end, found, sql)
+
+
+def weekday(second: int) -> int:
+    """The day of the week of a second since 1970, in UTC; Monday is 0."""
+    return (second // DAY + THURSDAY) % 7

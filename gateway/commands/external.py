@@ -11,7 +11,8 @@ import click
 from gateway import batch
 from gateway.client import Refusal
 from gateway.commands.common import AS_JSON, client, show
-from models.errors import ModelsError
+from models.errors import DataError, ModelsError
+from models.external import prediction_columns
 
 
 @click.command()
@@ -49,7 +50,7 @@ def report(deployment: str, file: Path, prediction: str, as_json: bool) -> None:
     rows = 0
     try:
         for number, piece in enumerate(batch.pieces(file, batch.ROWS)):
-            said = [taken(row, prediction, rows + k) for k, row in enumerate(piece)]
+            said = [taken(row, prediction) for row in piece]
             key = f"report-{run}-{number}"
             api.call("POST", f"/v1/deployments/{deployment}/predictions/external", {"rows": piece, "predictions": said}, headers={"X-Request-ID": key, "Idempotency-Key": key})
             rows += len(piece)
@@ -58,13 +59,11 @@ def report(deployment: str, file: Path, prediction: str, as_json: bool) -> None:
     show({"rows": rows}, as_json)
 
 
-def taken(row: dict[str, Any], prediction: str, number: int) -> float | dict[str, float]:
-    """A row's prediction, taken out of it: what is left are the inputs."""
-    names = [prediction] if prediction in row else [n for n in row if n.startswith(prediction)]
-    if not names:
-        raise Refusal(422, "wrong_prediction", f"row {number}: there is no {prediction!r}")
+def taken(row: dict[str, Any], prediction: str) -> float | dict[str, float]:
+    """A row's prediction, taken out of it: what is left are the inputs. DataError where it is none."""
+    names = prediction_columns(row, prediction)
     try:
         values = {name: float(row.pop(name)) for name in names}
     except ValueError as error:
-        raise Refusal(422, "wrong_prediction", f"row {number}: {error}") from error
+        raise DataError("wrong_prediction", f"{prediction}: {error}") from error
     return values[prediction] if names == [prediction] else {n.removeprefix(prediction): v for n, v in values.items()}

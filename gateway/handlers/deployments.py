@@ -154,6 +154,7 @@ async def routes(request: web.Request) -> web.Response:
     data = await object_body(request, "routes")
     catalog = request.app[FOLLOWER].catalog
     deployment = catalog.deployment(request.match_info["d"])
+    answering(catalog, deployment.now.champion)  # otherwise there is nobody here to share with
     found = read_routes(catalog, deployment, data["routes"])
     guard = data.get("guard") or []
     if not isinstance(guard, list):

@@ -30,6 +30,8 @@ async def champion_of(request: web.Request) -> ModelPackage:
 async def checked_rules(request: web.Request, data: Any) -> tuple[Rule, ...]:
     """Rules that this deployment can follow; 422 otherwise."""
     package = await champion_of(request)
+    if package.plan.external:
+        raise ApiError(422, "scored_elsewhere", "the champion predicts elsewhere: its answer is given before a rule here could act")
     catalog, found = request.app[FOLLOWER].catalog, []
     for rule in read_rules(data, package.schema):
         for part in (rule.on, rule.does):
@@ -38,6 +40,8 @@ async def checked_rules(request: web.Request, data: Any) -> tuple[Rule, ...]:
                 other = await asyncio.to_thread(package_of, request.app[REGISTRY], model.model_id)
                 if (other.schema.target.task, other.schema.target.classes) != (package.schema.target.task, package.schema.target.classes):
                     raise ApiError(422, "other_target", f"{rule.name}: model {model.model_id[:12]} predicts something else")
+                if other.plan.external:
+                    raise ApiError(422, "scored_elsewhere", f"{rule.name}: {model.blueprint} predicts elsewhere: it cannot be asked here")
                 part["model_id"] = model.model_id
         found.append(rule)
     return tuple(found)

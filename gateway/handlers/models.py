@@ -14,10 +14,10 @@ from gateway.keys import ARTIFACTS, FOLLOWER, REGISTRY, SERVING
 from models.external import register
 from models.members import EXTERNAL
 from models.package import ModelPackage
-from models.preparation import Options
 from models.table import read_table
 from stream.clock import iso
 from stream.events import ModelRegistered
+from stream.jobs.autopilot import options_from
 
 INSIGHTS = {"confusion-matrix": "confusion", "lift": "lift", "roc": "roc", "residuals": "residuals", "calibration": "calibration"}
 
@@ -40,16 +40,7 @@ async def external(request: web.Request) -> web.Response:
     prediction, name = str(fields.pop("prediction", "")), str(fields.pop("name", "") or EXTERNAL)
     if not prediction:
         raise ApiError(422, "missing_field", "missing: prediction, the column with what the model said (or what the columns of its classes begin with)", [{"field": "prediction"}])
-    chosen = options_of(fields)
-    options = Options(
-        target=chosen["target"],
-        task=chosen.get("task"),
-        metric=chosen.get("metric"),
-        positive=chosen.get("positive_class"),
-        timestamp=chosen.get("timestamp"),
-        association_id=chosen.get("association_id"),
-        exclude=tuple(chosen["exclude"]),
-    )
+    options = options_from(options_of(fields))
 
     def made() -> dict[str, Any]:
         table = read_table(request.app[ARTIFACTS].read(path))

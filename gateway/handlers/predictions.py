@@ -37,7 +37,7 @@ async def external(request: web.Request) -> web.Response:
         if type(data.get("predictions")) is not list:
             raise ApiError(422, "missing_field", "missing: predictions, one a row", [{"field": "predictions"}])
         said.extend(data["predictions"])
-        return native.decode(given)
+        return given.asked(*native.parts_of(data))
 
     async def answered(served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         if len(said) != len(asked.rows):

@@ -58,8 +58,11 @@ def decode_json(body: bytes) -> tuple[list[Any], list[str] | None, list[int] | N
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, "broken_json", f"the body is not JSON: {error}") from error
-    if type(data) is list:
-        return data, None, None
+    return (data, None, None) if type(data) is list else parts_of(data)
+
+
+def parts_of(data: Any) -> tuple[list[Any], list[str] | None, list[int] | None]:
+    """Rows, association ids and times of an object."""
     if type(data) is not dict or type(data.get("rows")) is not list:
         raise ApiError(422, "wrong_type", 'send {"rows": [{feature: value}, …]}, a list of rows, or CSV')
     rows = data["rows"]

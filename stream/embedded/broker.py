@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import struct
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 
 from stream.topics import TOPICS
+
+log = logging.getLogger("champion.broker")
 
 PATIENCE = 5.0  # seconds for a new process to listen and to answer
 POLL = 0.0002
@@ -59,19 +62,20 @@ def first(port: int, pid: int) -> bool:
 
     Tansu makes a topic in two steps: its name, then the offsets of its partitions, from zero. What a client that knew the broker
     before it was replaced writes until then is stored and acknowledged, and the offsets that it was given are given again
-    (docs/decisions/0013). True too where no broker came up: whoever watches the process sees that.
+    (docs/decisions/0013). False too where it does not answer; True where the process is gone, for whoever watches it sees that.
     """
     end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and psutil.pid_exists(pid):
-        try:
-            with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
-                _ask(connection, metadata_request(TOPICS))
-                return _alone(pid, port)
-        except ConnectionRefusedError:
-            time.sleep(POLL)
-        except (OSError, psutil.Error):
-            return True
-    return True
+    try:
+        while time.monotonic() < end and psutil.pid_exists(pid):
+            try:
+                with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+                    _ask(connection, metadata_request(TOPICS))
+                    return _alone(pid, port)
+            except ConnectionRefusedError:
+                time.sleep(POLL)
+    except (OSError, psutil.Error):
+        log.warning("the new broker does not answer", exc_info=True)
+    return not psutil.pid_exists(pid)
 
 
 def metadata_request(topics: tuple[str, ...]) -> bytes:

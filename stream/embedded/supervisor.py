@@ -36,7 +36,7 @@ class Part:
     command: Callable[[], list[str]]
     environment: dict[str, str] = field(default_factory=dict)
     restarts_too: tuple[str, ...] = ()
-    good: Callable[[int], bool] = bool  # whether the process of this id may stay; asked at once, in a thread
+    good: Callable[[int], bool] | None = None  # whether the process of this id may stay; asked at once, in a thread
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     reason: str = ""
@@ -77,12 +77,14 @@ class Supervisor:
     async def _launch(self, part: Part) -> None:
         for _ in range(TRIES):
             process = await self._begin(part)
-            if self._stopping.is_set() or await asyncio.to_thread(part.good, process.pid):
+            if part.good is None or await asyncio.to_thread(part.good, process.pid):
                 return
-            log.warning("%s did not begin well; another is started", part.name)
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+            if self._stopping.is_set():
+                return
+            log.warning("%s did not begin well; another is started", part.name)
         log.error("%s did not begin well in %d tries", part.name, TRIES)
         await self._begin(part)
 

@@ -132,6 +132,16 @@ def test_nobody_asks_it_here_and_nobody_tells_a_model_here_what_it_said(system, 
         assert (refused.value.status, refused.value.code) == (422, "scored_elsewhere"), path
 
 
+def test_nothing_that_acts_on_an_answer_can_be_set_where_the_answer_was_given_elsewhere(system, elsewhere):
+    del elsewhere
+    here = next(m["model_id"] for m in system.api.items("/v1/models") if m["blueprint"] == "linear" and m["target"] == "y")
+    rule = {"name": "unsure", "trigger": {"kind": "uncertain_prediction", "lower": 0.4, "upper": 0.6}, "action": {"kind": "none"}}
+    for path, body in [("/routes", {"routes": [{"model_id": here, "share": 0.1}]}), ("/humility", {"rules": [rule]})]:
+        with pytest.raises(Refusal) as refused:
+            system.api.call("PUT", D + path, body)
+        assert (refused.value.status, refused.value.code) == (422, "scored_elsewhere"), path
+
+
 def test_its_snippet_hands_in_a_prediction(system, elsewhere):
     del elsewhere
     url = f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}"
@@ -175,6 +185,8 @@ def test_values_and_many_classes(system, tmp_path):
     ({"x": [0.1, 2.0] * 50, "y": [0, 1] * 50, "p": [0.2, None] * 50}, {"target": "y", "prediction": "p"}, "wrong_prediction"),
     ({"x": [0.1, 2.0] * 50, "y": [0, 1] * 50, "p_0": [0.2, 0.4] * 50}, {"target": "y", "prediction": "p_"}, "wrong_prediction"),
     ({"x": [0.1, 2.0] * 50, "y": [0, 1] * 50, "p": [0.2, 0.4] * 50}, {"target": "y"}, "missing_field"),
+    ({"x": [0.1, 2.0] * 50, "y": [0.5, 1.7, 3.3, 9.1] * 25, "p_a": [1.5, 4.4] * 50}, {"target": "y", "prediction": "p_", "task": "regression"}, "wrong_prediction"),
+    ({"x": [0.1, 2.0] * 50, "y": [0, 1] * 50, "w": [1, 0] * 50, "p": [0.2, 0.4] * 50}, {"target": "y", "prediction": "p", "weight": "w"}, "wrong_option"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_a_reference_is_refused(system, tmp_path, columns, fields, code):
     with pytest.raises(Refusal) as refused:
