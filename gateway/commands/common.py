@@ -53,7 +53,7 @@ def cell(name: str, value: Any) -> str:
     """A value for people."""
     if value is None or value == "":
         return "–"
-    if name in {"model_id", "champion"} and isinstance(value, str) and len(value) > 12:  # noqa: PLR2004
+    if name in {"model_id", "champion"} and isinstance(value, str) and len(value) > 12 and " " not in value:  # noqa: PLR2004
         return value[:12]
     if isinstance(value, bool):
         return "yes" if value else ""

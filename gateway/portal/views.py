@@ -19,6 +19,7 @@ from gateway.handlers.system import parts_of
 from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY
 from gateway.portal import charts
 from gateway.snippets import snippet_of
+from models.members import EXTERNAL
 from models.metrics import METRICS
 from stream import queries
 from stream.clickhouse import EventLog
@@ -131,6 +132,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
         answer = served if alone else accuracy_answer(log, registry, catalog, Window(found["name"], bucket=window.bucket, model_id=m["model_id"]))
         by_model[m["model_id"]] = {"blueprint": m["blueprint"], "buckets": answer["buckets"], "totals": answer["totals"]}
     comparison = comparison_answer(log, registry, catalog, window)
+    champion = model_json(package_of(registry, found["champion"]["model_id"]))
     metric = served["metric"]
     predictions_sql = f"SELECT {window.bucketed()} AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE {window.where()} AND role = 'champion' GROUP BY at ORDER BY at"
     over_time = log.rows(predictions_sql)
@@ -153,7 +155,8 @@ FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.whe
         "custom": [custom_answer(log, window, metric) for metric in defined(found["settings"])],
         "humility": log.rows(humility_sql),
         "humility_sql": humility_sql,
-        "snippet": snippet_of(url, found["name"], model_json(package_of(registry, found["champion"]["model_id"])), "curl"),
+        "snippet": snippet_of(url, found["name"], champion, "curl"),
+        "elsewhere": champion["family"] == EXTERNAL,
     }
 
 

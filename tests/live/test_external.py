@@ -154,7 +154,9 @@ def test_its_snippet_hands_in_a_prediction(system, elsewhere):
 def test_its_pages_say_that_it_predicts_elsewhere(system, elsewhere):
     page = call(system, "GET", f"/models/{elsewhere[0]['model_id']}", parse=False)[1].decode()
     assert "predicts elsewhere" in page
-    assert "/predictions/external" in call(system, "GET", "/deployments/elsewhere", parse=False)[1].decode()
+    page = call(system, "GET", "/deployments/elsewhere", parse=False)[1].decode()
+    assert "/predictions/external" in page
+    assert "no rule here could act" in page
 
 
 def register(system, folder, table, **fields):
