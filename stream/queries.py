@@ -248,7 +248,7 @@ def drift_counts(log: EventLog, window: Window, baseline_id: str) -> tuple[str, 
     if window.start is not None:
         parts.append(f"minute >= toDateTime({window.start // 1_000_000}, 'UTC')")
     if window.end is not None:
-        parts.append(f"minute < toDateTime({window.end // 1_000_000}, 'UTC')")
+        parts.append(f"minute < toDateTime({-(-window.end // 1_000_000)}, 'UTC')")  # a minute belongs to the window if it begins before the end
     sql = f"""SELECT intDiv(toUnixTimestamp(minute), {window.bucket}) * {window.bucket} AS at, sumForEach(counts) AS counts
 FROM drift_counts WHERE {" AND ".join(parts)} GROUP BY at ORDER BY at"""
     return sql, log.rows(sql)

@@ -13,7 +13,7 @@ import pytest
 from models.errors import PackageError
 from models.online import read_learner
 from models.registry import Registry
-from stream import events, learners, verify
+from stream import events, learners, queries, verify
 from stream.batches import decode, erasure_batches
 from stream.broker import Message
 from stream.clickhouse import EventLog
@@ -25,6 +25,7 @@ from stream.errors import LogUnavailable, Malformed, NotYet, Refused
 from stream.events import Event
 from stream.learners import Learners
 from stream.publisher import Publisher
+from stream.queries import Window
 from stream.snapshots import snapshot
 
 MINUTE = 60_000_000
@@ -54,6 +55,18 @@ def test_a_cycle_that_died_before_it_confirmed_is_done_again_without_double_coun
     world.new_engine().cycle(world.raws(records))
     assert np.array_equal(world.counts(), world.expected_counts(records))
     assert world.sql(f"SELECT sequence FROM log_progress WHERE source = '{world.journal}/{world.partition}'") == [{"sequence": 12}]
+
+
+def test_a_window_that_ends_within_a_minutes_first_second_has_that_minute(world):
+    records = world.requests(4)
+    begun = -(-T0 // MINUTE) * MINUTE
+    for record in records:
+        record["ts"] = [begun + 700_000] * len(record["rows"])
+    world.new_engine().cycle(world.raws(records))
+    windows = [Window(world.name, begun - MINUTE, end) for end in (begun, begun + 1, begun + 700_001)]
+    found = [queries.drift_counts(world.front.reader, window, world.champion)[1] for window in windows]
+    whole = int(world.expected_counts(records).sum())
+    assert [[sum(row["counts"]) for row in rows] for rows in found] == [[], [whole], [whole]]
 
 
 def test_progress_never_passes_a_gap(world):
