@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -30,6 +31,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 RESULTS = ROOT / "results"
 SECONDS, ROUNDS = 4.0, 3
+SUSTAINED, PROBE_EVERY = 30.0, 0.3
 CONSTANT = """
 import asyncio, sys, uvloop
 sys.path.insert(0, sys.argv[2])
@@ -104,15 +106,36 @@ def serving(system, rows):
 
 
 def visible(system, name, position):
-    """Wait until the log has a position, however long the queue before it."""
+    """Wait until the log has a position and its drift is counted, however long the queue before it."""
     while True:
         try:
-            system.api.get(f"/v1/deployments/{name}", after=position)
+            system.api.get(f"/v1/deployments/{name}/drift", after=position)
         except Refusal as error:
             if error.status != 504:
                 raise
         else:
             return
+
+
+def lag(system, name, rows):
+    """While single rows come as fast as they are answered: seconds from asking until a row is in the tables and the drift."""
+    body = {"rows": rows[:1]}
+    taken, over = [], threading.Event()
+
+    def probe():
+        while not over.wait(PROBE_EVERY):
+            begun = time.perf_counter()
+            visible(system, name, system.api.post(f"/v1/deployments/{name}/predictions", body)["position"])
+            taken.append(time.perf_counter() - begun)
+
+    watching = threading.Thread(target=probe)
+    watching.start()
+    try:
+        found = load(int(system.environment["CHAMPION_PORT"]), f"/v1/deployments/{name}/predictions", orjson.dumps(body), seconds=SUSTAINED)
+    finally:
+        over.set()
+        watching.join()
+    return {"requests_per_second": found["requests_per_second"], "p50_seconds": statistics.median(taken), "worst_seconds": max(taken), "probes": len(taken)}
 
 
 def drained(system, rows):
@@ -204,11 +227,14 @@ def main():
                 print(f"{name:<36} {figures['requests_per_second']:>9,.0f}/s  p50 {figures['p50_ms']:.2f} ms  p99 {figures['p99_ms']:.2f} ms")
             drain = drained(system, rows)
             print(f"the stream has drained after {drain:.1f} s")
+            lags = {name: lag(system, name, rows) for name in ("alone", "one")}
+            for name, figures in lags.items():
+                print(f"single rows, {name}: {figures['requests_per_second']:,.0f}/s for {SUSTAINED:.0f} s, in the tables after {figures['p50_seconds']:.2f} s, at worst {figures['worst_seconds']:.2f} s")
             streamed = stream(system, models, rows)
             print(f"stream: answered {streamed['answered_rows_per_second']:,.0f} rows/s, visible {streamed['visible_rows_per_second']:,.0f} rows/s")
         finally:
             stop(system.process)
-    (RESULTS / "serving.json").write_text(json.dumps({"machine": machine, "medians": served, "drain_seconds": drain}, indent=1))
+    (RESULTS / "serving.json").write_text(json.dumps({"machine": machine, "medians": served, "drain_seconds": drain, "lag": lags}, indent=1))
     (RESULTS / "stream.json").write_text(json.dumps({"machine": machine, "median_run": streamed}, indent=1))
     plots(served, streamed)
 
