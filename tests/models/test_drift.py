@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import distance
 
 from models.baseline import baseline_from_json, categorical_bins, freeze, numeric_bins
-from models.drift import hellinger, jensen_shannon, kl_divergence, psi, status_of
+from models.drift import hellinger, jensen_shannon, kl_divergence, most_null, null_quantile, psi, status_of
 from models.schema import Feature, Schema, Target
 
 
@@ -75,6 +75,17 @@ def test_an_undrifted_stream_of_fifteen_inputs_hardly_ever_alarms(n):
             statuses.append(status_of(psi(a, b), a, b, features))
         alarms += any(s in {"warning", "failing"} for s in statuses)
     assert alarms / windows <= 0.065
+
+
+def test_what_undrifted_samples_reach_stays_under_its_bound():
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        bins = int(rng.integers(2, 60))
+        hostile = [rng.dirichlet([rng.choice([0.01, 0.05, 0.3, 5])] * bins), 10.0 ** -rng.uniform(0, 5, bins)][rng.integers(2)]
+        m, n = int(10 ** rng.uniform(1, 6)), int(10 ** rng.uniform(2, 7))
+        reference, production = (rng.multinomial(size, hostile / hostile.sum()) for size in (m, n))
+        features = int(rng.choice([1, 3, 15, 300]))
+        assert null_quantile(reference, production, features) <= most_null(bins, m, n, features)
 
 
 def test_a_real_shift_alarms_and_a_handful_of_rows_says_nothing():
