@@ -17,7 +17,7 @@ from models.package import ModelPackage
 from models.registry import Registry
 from models.types import Floats, Ints
 from stream.association import literal
-from stream.clickhouse import EventLog
+from stream.clickhouse import DICTIONARIES, EventLog
 from stream.rows import base_of, column, columns_of_maps
 
 CHUNK = 50_000
@@ -41,7 +41,7 @@ def pages(log: EventLog, deployment: str, condition: str) -> Iterator[pa.Table]:
     features_num, features_cat, predicted_value, probabilities
 FROM predictions WHERE deployment = {literal(deployment)} AND role = 'champion' AND (recorded_at, event_id) > {after} AND ({condition})
 ORDER BY recorded_at, event_id LIMIT {CHUNK}"""
-        found = log.arrow(sql)
+        found = log.arrow(sql, settings=DICTIONARIES)
         if not found.num_rows:
             return
         yield found
@@ -55,8 +55,7 @@ def recount(log: EventLog, registry: Registry, deployment: str, condition: str =
     for page in pages(log, deployment, condition):
         rows += page.num_rows
         for model_id in pc.unique(page.column("model_id")).to_pylist():
-            part = page.filter(pc.equal(page.column("model_id"), model_id)).combine_chunks()
-            add(counts, package_of(registry, model_id), model_id, part)
+            add(counts, package_of(registry, model_id), model_id, page.filter(pc.equal(page.column("model_id"), model_id)))
     return counts, rows
 
 

@@ -91,8 +91,15 @@ def empty_map(rows: int, kind: pa.DataType) -> pa.Array:
     return _map([], np.zeros((rows, 0), dtype=bool), pa.array([], kind))
 
 
-def spread(maps: pa.MapArray, kind: pa.DataType) -> dict[str, pa.Array]:
-    """A map column as a column a key, null where a row lacks it.
+def spread(maps: pa.ChunkedArray, kind: pa.DataType) -> dict[str, pa.ChunkedArray]:
+    """A map column as a column a key, null where a row lacks it."""
+    parts = [(len(part), of_one_chunk(part, kind)) for part in maps.chunks if len(part)]
+    names = dict.fromkeys(name for _, found in parts for name in found)
+    return {name: pa.chunked_array([found[name] if name in found else pa.nulls(rows, kind) for rows, found in parts], kind) for name in names}
+
+
+def of_one_chunk(maps: pa.MapArray, kind: pa.DataType) -> dict[str, pa.Array]:
+    """The same of one array.
 
     Rows of one deployment nearly always have the same keys in the same order: then a column is every k-th item.
     """
@@ -119,11 +126,11 @@ def spread(maps: pa.MapArray, kind: pa.DataType) -> dict[str, pa.Array]:
     return found
 
 
-def columns_of_maps(table: pa.Table) -> dict[str, pa.Array]:
+def columns_of_maps(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The log's two maps as `n:` and `c:` columns again."""
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, pa.ChunkedArray] = {}
     for prefix, name, kind in (("n:", "features_num", pa.float64()), ("c:", "features_cat", pa.string())):
-        columns |= {prefix + key: values for key, values in spread(column(table, name), kind).items()}
+        columns |= {prefix + key: values for key, values in spread(table.column(name), kind).items()}
     return columns
 
 

@@ -15,7 +15,7 @@ import re
 import signal
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +30,14 @@ from backports import zstd
 DATABASE = "champion"
 THREADS = 8
 MOST_BODY = 2 << 30
+PIECE = 1 << 20
 ENGINE = "?background_pool_size=2&mark_cache_size=67108864&index_mark_cache_size=16777216"
 READER = {"max_threads": "1", "max_execution_time": "60", "max_memory_usage": "4000000000"}
 TRANSPORT = frozenset(
     ["database", "query", "default_format", "buffer_size", "session_id", "session_timeout", "session_check", "query_id", "quota_key", "compress", "decompress", "wait_end_of_query", "client_protocol_version", "role", "send_progress_in_http_headers", "user", "password", "http_headers_progress_interval_ms", "enable_http_compression", "http_zlib_compression_level", "cancel_http_readonly_queries_on_client_close", "add_http_cors_header", "readonly"]
 )
-STREAMED = frozenset({"native", "tabseparated", "tsv", "csv", "rowbinary", "jsoneachrow"})
+ARROW, END_OF_ARROW = "arrowstream", b"\xff\xff\xff\xff\0\0\0\0"
+STREAMED = frozenset({"native", "tabseparated", "tsv", "csv", "rowbinary", "jsoneachrow", ARROW})
 FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\s[^()]*)?;?\s*$", re.IGNORECASE)
 INSERT = re.compile(
     rb"^(?P<into>(?:\s|--[^\n]*\n|/\*.*?\*/)*INSERT\s+INTO\s+(?:(?!\b(?:SELECT|VALUES|INFILE)\b).)*?)"
@@ -134,16 +136,35 @@ class Engine:
                 yield connection.query(sql, form, statement.parameters).bytes()
                 return
             stream = connection.send_query(sql, form, statement.parameters)
+            pieces = (chunk.bytes() for chunk in iter(stream.fetch, None))
+            empty = True
             try:
-                while (chunk := stream.fetch()) is not None:
-                    yield chunk.bytes()
+                for piece in joined(pieces) if form.lower() == ARROW else pieces:
+                    empty = False
+                    yield piece
             finally:
                 stream.cancel()
+            if empty and form.lower() == ARROW:  # the engine streams nothing of an answer without rows, but its schema must be said
+                yield connection.query(f"SELECT * FROM (\n{FORMAT.sub('', sql)}\n) LIMIT 0", form, statement.parameters).bytes()
 
     def kill(self, query_id: str) -> None:
         """Stop a query whose client has gone."""
         with closing(chdb.connect(self._path)) as connection:
             connection.query(f"KILL QUERY WHERE Settings['log_comment']={quoted(query_id)} ASYNC")
+
+
+def joined(streams: Iterable[bytes]) -> Iterator[bytes]:
+    """Arrow streams as one: the schema of the first, the messages of all, one end.
+
+    A message is a mark, the length of its head, the head and a body; a schema has no body
+    (https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format).
+    """
+    begin = 0
+    for stream in streams:
+        yield stream[begin : -len(END_OF_ARROW)]
+        begin = 8 + int.from_bytes(stream[4:8], "little")
+    if begin:
+        yield END_OF_ARROW
 
 
 class closing:  # noqa: N801 - like contextlib.closing, for objects whose close may fail
@@ -265,10 +286,10 @@ class Front:
         response = web.StreamResponse(headers=headers)
         response.content_type = "text/plain" if form.lower().startswith(("tab", "tsv")) else "application/octet-stream"
         await response.prepare(request)
-        await response.write(compress(first, False))
+        await write(response, compress(first, False))
         try:
             async for chunk in chunks:
-                await response.write(compress(chunk, False))
+                await write(response, compress(chunk, False))
         except RuntimeError as error:
             message = EngineError(str(error)).text + "\n"
             tail = f"\r\n__exception__\r\n{tag}\r\n{message}{len(message)} {tag}\r\n__exception__\r\n"
@@ -277,6 +298,13 @@ class Front:
         await response.write_eof()
         del statement
         return response
+
+
+async def write(response: web.StreamResponse, data: bytes) -> None:
+    """Send in pieces, each when there is room: what waits to be sent is copied more than once."""
+    whole = memoryview(data)
+    for at in range(0, len(whole), PIECE):
+        await response.write(whole[at : at + PIECE])
 
 
 async def ping(_: web.Request) -> web.Response:

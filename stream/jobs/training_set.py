@@ -27,7 +27,7 @@ from stream.clock import iso, parse_time
 from stream.erasure import ASSOCIATION
 from stream.errors import StreamError
 from stream.queries import outcomes_as_of
-from stream.rows import column, spread
+from stream.rows import spread
 
 EVENT_TIME = "champion_event_time"
 WEIGHT = "champion_weight"
@@ -173,8 +173,8 @@ def with_columns(found: pa.Table, package: ModelPackage) -> pa.Table:
     """Maps as columns under the names the champion was trained with, and the target."""
     schema = package.schema
     names = [f.name for f in schema.features] + list(schema.unused)
-    columns: dict[str, pa.Array] = {EVENT_TIME: found.column("occurred_at").combine_chunks(), ASSOCIATION: found.column("association_id").combine_chunks()}
-    numbers, texts = spread(column(found, "features_num"), pa.float64()), spread(column(found, "features_cat"), pa.string())
+    columns = {EVENT_TIME: found.column("occurred_at"), ASSOCIATION: found.column("association_id")}
+    numbers, texts = spread(found.column("features_num"), pa.float64()), spread(found.column("features_cat"), pa.string())
     for name in names:
         number, text = numbers.get(name), texts.get(name)
         if text is not None and text.null_count < len(text):
@@ -183,7 +183,7 @@ def with_columns(found: pa.Table, package: ModelPackage) -> pa.Table:
             columns[name] = number
     target = schema.target
     actual = "actual_value" if target.task == "regression" else "actual_class"
-    columns[target.name] = pc.cast(column(found, actual), pa.float64() if target.task == "regression" else pa.string())
+    columns[target.name] = pc.cast(found.column(actual), pa.float64() if target.task == "regression" else pa.string())
     return pa.table(columns)
 
 

@@ -8,7 +8,7 @@ import clickhouse_connect
 import pyarrow as pa
 import pytest
 
-from stream.clickhouse import EventLog
+from stream.clickhouse import DICTIONARIES, EventLog
 from stream.errors import LogUnavailable, QueryRejected
 
 
@@ -93,9 +93,29 @@ def test_errors_are_ours_and_say_what_the_engine_said(front):
 
 def test_an_error_in_the_middle_of_an_answer_is_an_error(front):
     client = clickhouse_connect.get_client(host="127.0.0.1", port=front.port)
-    with pytest.raises(clickhouse_connect.driver.exceptions.ClickHouseError):
-        client.query("SELECT throwIf(number = 3000000) FROM numbers(5000000) SETTINGS max_block_size = 1000")
+    with pytest.raises(clickhouse_connect.driver.exceptions.ClickHouseError, match="FUNCTION_THROW_IF"):
+        client.query("SELECT number, throwIf(number = 4000000) FROM numbers(5000000)").result_rows  # noqa: B018 - read when asked for
     client.close()
+
+
+def test_an_arrow_answer_comes_in_pieces_with_one_schema(front):
+    found = front.reader.arrow("SELECT number AS n, toLowCardinality(toString(number % 70000)) AS s, map(s, n) AS m FROM numbers(700000)", settings=DICTIONARIES)
+    assert found.column("n").num_chunks > 5
+    assert found.column("n").to_pylist() == list(range(700_000))
+    assert found.column("s").cast("string").to_pylist() == [str(n % 70_000) for n in range(700_000)]
+    assert [dict(m) for m in found.column("m")[69_999:70_001].to_pylist()] == [{"69999": 69_999}, {"0": 70_000}]
+
+
+@pytest.mark.parametrize("query", ["SELECT 1 AS a WHERE 0", "SELECT 'x' AS a WHERE 0 UNION ALL SELECT 'y' WHERE 0;", "SELECT sum(number) AS a FROM numbers(0) GROUP BY number ORDER BY a SETTINGS max_threads = 1 -- none"])
+def test_an_arrow_answer_without_rows_has_its_columns(front, query):
+    found = front.reader.arrow(query)
+    assert (found.num_rows, found.column_names) == (0, ["a"])
+
+
+@pytest.mark.parametrize("ask", [EventLog.arrow, EventLog.rows, EventLog.raw])
+def test_an_error_in_the_middle_of_what_we_read_is_the_engines(front, ask):
+    with pytest.raises(QueryRejected, match="FUNCTION_THROW_IF"):
+        ask(front.reader, "SELECT number, throwIf(number = 400000) FROM numbers(500000)")
 
 
 def test_migrations_are_applied_once(front):
