@@ -13,6 +13,7 @@ import hmac
 import json
 import pickle
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -109,6 +110,7 @@ LEARNERS: dict[str, dict[str, tuple[float, float, float]]] = {
 }
 WHOLE = {"grace_period", "seed", "trees"}
 UNSEEN = "(unseen)"
+FEW = 256
 
 
 def read_learner(kind: Any, parameters: Any, target: Target) -> dict[str, float]:
@@ -182,11 +184,15 @@ class Learner:
         self._plain = all(f.kind != "categorical" for f in schema.features)
         self.learnt = 0
 
-    def rows(self, base: Floats) -> list[dict[str, Any]]:
-        """Base rows as River's dicts: missing inputs are left out, levels are texts or one-hot."""
+    def rows(self, base: Floats) -> Iterator[dict[str, Any]]:
+        """Base rows as River's dicts: missing inputs are left out, levels are texts or one-hot. Made a few at a time, while they are warm in the cache."""
+        for at in range(0, len(base), FEW):
+            yield from self._rows(base[at : at + FEW])
+
+    def _rows(self, base: Floats) -> list[dict[str, Any]]:
         if self._plain and not np.isnan(base).any():
             names = self.schema.names
-            return [dict(zip(names, values, strict=True)) for values in base.tolist()]
+            return [dict(zip(names, values)) for values in base.tolist()]  # noqa: B905 - a matrix has as many columns as names
         found = []
         for values in base.tolist():
             row: dict[str, Any] = {}
@@ -211,7 +217,7 @@ class Learner:
             start = target.mean
             return np.array([[float(self._model.predict_one(row)) if self.learnt else start] for row in rows])
         names = target.classes
-        out = np.empty((len(rows), len(names)))
+        out = np.empty((len(base), len(names)))
         for k, row in enumerate(rows):
             p = self._model.predict_proba_one(row) if self.learnt else {}
             found = np.array([float(p.get(self._label(name), 0.0)) for name in names])
