@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts lock clean
+.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
 
 install: $(STAMP)
 
@@ -69,6 +69,11 @@ bench-join: $(STAMP)
 # Evidently, NannyML and whylogs are installed into environments of their own under .venv
 bench-monitoring: $(STAMP)
 	$(BIN)/python benchmarks/monitoring.py
+
+# wrk, and five model servers in environments of their own under .venv
+bench-serving: $(STAMP)
+	command -v wrk >/dev/null || apt-get install -y -qq wrk
+	$(BIN)/python benchmarks/servers.py
 
 bench-parts: $(STAMP)
 	$(BIN)/python benchmarks/parts.py

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
+from benchmarks.peers.environments import python_of  # noqa: E402
 from gateway.demo import read_flights  # noqa: E402
 from models import drift  # noqa: E402
 from models.baseline import Baseline, freeze  # noqa: E402
@@ -125,12 +126,7 @@ def speed() -> float:
 
 def peer(name: str, folder: Path) -> dict[str, object]:
     """What a peer says in its own environment, made where it is missing."""
-    home = ROOT.parent / ".venv" / f"peer-{name}"
-    python = home / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(ROOT / "peers" / f"{name}.txt")], check=True)
-    done = subprocess.run([str(python), str(ROOT / "peers" / "monitoring.py"), name, str(folder), json.dumps({"sizes": SIZES[:2], "shifts": SHIFTS, "trials": PEER_TRIALS})], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(python_of(name)), str(ROOT / "peers" / "monitoring.py"), name, str(folder), json.dumps({"sizes": SIZES[:2], "shifts": SHIFTS, "trials": PEER_TRIALS})], capture_output=True, text=True, check=False)
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1]}
     found: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -22,6 +22,7 @@ from gateway.express import Connection
 from gateway.routes import add_routes
 from gateway.serving import Serving
 from gateway.telemetry import Telemetry
+from gateway.traces import Traces
 from models.registry import Artifacts, Registry
 from stream.broker import Producer
 from stream.clickhouse import EventLog
@@ -56,6 +57,7 @@ def create_app(settings: Settings, *, number: int = 0) -> web.Application:
     app[keys.ADMISSION] = admission = Admission(settings.most_under_way, settings.deadline_ms)
     telemetry.gauges |= {"bytes_under_way": lambda: admission.under_way, "requests_turned_away": lambda: admission.refused}
     app[keys.FOLLOWER] = follower
+    app[keys.TRACES] = Traces(settings.traces_url) if settings.traces_url else None
     app.cleanup_ctx.append(background)
     add_routes(app)
     return app
@@ -96,6 +98,8 @@ async def background(app: web.Application) -> AsyncIterator[None]:
     with contextlib.suppress(OSError):
         publisher.journal.close()
     await app[keys.PRODUCER].stop()
+    if (traces := app[keys.TRACES]) is not None:
+        await asyncio.wait([asyncio.create_task(asyncio.to_thread(traces.close))], timeout=DRAIN)
 
 
 def stop_if_failed(task: asyncio.Task[None]) -> None:

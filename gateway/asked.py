@@ -44,6 +44,8 @@ class Asked:
     explain: int = 0
     interval: float = 0.0
     deadline: int = 0  # clock reading (ns) after which the answer is of no use; 0: none
+    monitored: bool = True  # otherwise the rows are recorded as a batch: outside of drift, accuracy, service health and challengers
+    marks: list[int] | None = None  # of a request that is traced: takes the clock readings at which its steps ended
 
 
 def association_ids(served: Served, asked: Asked) -> list[str]:

@@ -23,6 +23,8 @@ import pyarrow.parquet
 
 from gateway.client import Client, Refusal
 from models.errors import DataError
+from stream.clickhouse import parquet_of
+from stream.errors import LogUnavailable, QueryRejected
 
 ROWS = 5000
 TRIES = 8
@@ -79,19 +81,22 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def score(api: Client, deployment: str, file: Path, output: Path, rows: int = ROWS, told: Any = None) -> dict[str, int]:
-    """Predict a file into another; answers rows and errors. Whatever was done before by the same call is kept."""
+def score(api: Client, deployment: str, file: Path, output: Path, rows: int = ROWS, told: Any = None, *, monitored: bool = True) -> dict[str, int]:
+    """Predict a file into another; answers rows and errors. Whatever was done before by the same call is kept.
+
+    Rows that are not `monitored` are recorded and can be looked up, and count nowhere else.
+    """
     if output.suffix not in SUFFIXES:
         raise DataError("unknown_format", f"{output.name}: the name ends in {', '.join(SUFFIXES)}")
     schema = schema_of(api, deployment)
-    run = hashlib.sha256(f"{deployment}:{file.resolve()}:{file.stat().st_size}:{file.stat().st_mtime_ns}:{rows}".encode()).hexdigest()[:16]
+    run = hashlib.sha256(f"{deployment}:{monitored}:{file.resolve()}:{file.stat().st_size}:{file.stat().st_mtime_ns}:{rows}".encode()).hexdigest()[:16]
     folder = output.with_name(output.name + f".parts-{run}")
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
     for number, piece in enumerate(pieces(file, rows)):
         part = folder / f"{number:08d}.arrow"
         if not part.exists():
-            table = pa.Table.from_pylist(answered(api, deployment, piece, f"batch-{run}-{number}", done), schema=schema)
+            table = pa.Table.from_pylist(answered(api, deployment, piece, f"batch-{run}-{number}", done, monitored=monitored), schema=schema)
             draft = part.with_suffix(".draft")
             with pyarrow.ipc.new_file(draft, schema) as sink:
                 sink.write_table(table)
@@ -104,6 +109,21 @@ def score(api: Client, deployment: str, file: Path, output: Path, rows: int = RO
     return found
 
 
+def asked_of(source: str, query: str, output: Path) -> Path:
+    """The rows of a ClickHouse query as a Parquet file beside the output; one that is there already is gone on with."""
+    name = hashlib.sha256(f"{source}:{query}".encode()).hexdigest()[:16]
+    file = output.with_name(f"{output.name}.query-{name}.parquet")
+    if not file.exists():
+        draft = file.with_suffix(".draft")
+        try:
+            parquet_of(source, query, draft)
+        except (LogUnavailable, QueryRejected) as error:
+            draft.unlink(missing_ok=True)
+            raise DataError("unreadable_source", str(error)) from error
+        draft.replace(file)
+    return file
+
+
 def schema_of(api: Client, deployment: str) -> pa.Schema:
     """The columns of the output: the row's number, its id, the prediction, each class's probability, what was wrong or noted."""
     target = api.get(f"/v1/models/{api.get(f'/v1/deployments/{deployment}')['champion']['model_id']}")["target"]
@@ -112,11 +132,11 @@ def schema_of(api: Client, deployment: str) -> pa.Schema:
     return pa.schema([("row", pa.int64()), ("association_id", pa.string()), ("prediction", kind), *shares, ("model_id", pa.string()), ("warnings", pa.string()), ("error", pa.string())])
 
 
-def answered(api: Client, deployment: str, piece: list[dict[str, Any]], request_id: str, first: int) -> list[dict[str, Any]]:
+def answered(api: Client, deployment: str, piece: list[dict[str, Any]], request_id: str, first: int, *, monitored: bool = True) -> list[dict[str, Any]]:
     """One piece's answers; a row that cannot be scored has its error, and so has each where none can."""
     for attempt in itertools.count(1):
         try:
-            answer = api.call("POST", f"/v1/deployments/{deployment}/predictions", {"rows": piece}, headers={"X-Request-ID": request_id, "Idempotency-Key": request_id})
+            answer = api.call("POST", f"/v1/deployments/{deployment}/predictions{'' if monitored else '?monitored=false'}", {"rows": piece}, headers={"X-Request-ID": request_id, "Idempotency-Key": request_id})
         except Refusal as error:
             if error.status in PASSES and attempt < TRIES:
                 time.sleep(min(0.25 * 2**attempt, 10.0))

@@ -6,6 +6,7 @@ from gateway.admission import Admission
 from gateway.auth import KeyStore
 from gateway.serving import Serving
 from gateway.telemetry import Telemetry
+from gateway.traces import Traces
 from models.registry import Artifacts, Registry
 from stream.broker import Producer
 from stream.clickhouse import EventLog
@@ -24,3 +25,4 @@ ARTIFACTS = web.AppKey("artifacts", Artifacts)
 REGISTRY = web.AppKey("registry", Registry)
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 KEYS = web.AppKey("keys", KeyStore)
+TRACES: web.AppKey[Traces | None] = web.AppKey("traces")

@@ -23,6 +23,7 @@ from models.package import ModelPackage
 from models.registry import Registry
 from models.schema import Encoded, Schema
 from models.types import Floats, Row
+from stream.batches import BATCH
 from stream.clock import now_us
 from stream.control import Follower
 from stream.errors import JournalFull
@@ -246,7 +247,10 @@ class Serving:
         latency = (times[-1] - times[0]) / 1000
         answer["position"], answer["recorded"] = self._record(served, asked, encoded, output, chosen, ids, moments, latency, humbled)
         self._telemetry.rows[served.name] += len(asked.rows)
-        self._telemetry.observe((*times, answered, time.perf_counter_ns()))
+        marks = (*times, answered, time.perf_counter_ns())
+        self._telemetry.observe(marks)
+        if asked.marks is not None:
+            asked.marks[:] = marks[1:]
         return answer
 
     def _record(
@@ -286,6 +290,8 @@ class Serving:
                 record["cols"] = {name: values[at:end] for name, values in columns.items()}
             else:
                 record["rows"] = rows[at:end]
+            if not asked.monitored:
+                record["role"] = BATCH
             if humility:
                 record["h"] = humility[at:end]
             try:

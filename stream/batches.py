@@ -19,6 +19,7 @@ from stream.errors import Malformed
 
 VERSION = "1"
 MOST_ROWS = 5000
+CHAMPION, BATCH = "champion", "batch"  # roles of what was asked: watched, or only recorded
 ACTED_ON = 4
 
 
@@ -58,7 +59,7 @@ def decode(data: bytes) -> Batch:
 
 def encode(kind: str, deployment: str, columns: dict[str, pa.Array], **meta: Any) -> bytes:
     """Write a message."""
-    head = {"format": VERSION, "kind": kind, "deployment": deployment, "version": "0", "model_id": "", "source": "", "role": "champion", "replay_id": ""}
+    head = {"format": VERSION, "kind": kind, "deployment": deployment, "version": "0", "model_id": "", "source": "", "role": CHAMPION, "replay_id": ""}
     head |= {name: str(value) for name, value in meta.items()}
     rows = pa.RecordBatch.from_pydict(columns)
     rows = rows.replace_schema_metadata(head)
@@ -72,8 +73,8 @@ def prediction_batches(records: Iterable[dict[str, Any]], journal: str) -> Itera
     """Journal records of kind "p" and one partition as messages, one a deployment version and model."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
-        groups.setdefault((record["d"], record["v"], record["m"], record["p"]), []).append(record)
-    for (deployment, version, model, partition), group in groups.items():
+        groups.setdefault((record["d"], record["v"], record["m"], record["p"], record.get("role", CHAMPION)), []).append(record)
+    for (deployment, version, model, partition, role), group in groups.items():
         for chunk in chunked(group):
             yield encode(
                 "predictions",
@@ -82,6 +83,7 @@ def prediction_batches(records: Iterable[dict[str, Any]], journal: str) -> Itera
                 version=version,
                 model_id=model,
                 source=f"{journal}/{partition}",
+                role=role,
             )
 
 

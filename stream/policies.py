@@ -2,7 +2,8 @@
 
 A policy: trigger (`schedule`, `drift`, `accuracy`, `estimated` with another beside it, `measure`, `actuals`,
 `manual`), data (expanding, sliding, decaying by a half-life or stratified by time, with the original set,
-read again from its source or not, without rows that were acted on, overridden or referred), model selection
+read again from its source or not, without rows that were acted on, overridden or referred; a run waits until
+there are `least_rows` of them), model selection
 (AutoPilot, the champion's blueprint beside the simplest, or nothing but the champion's recipe), action
 (`register`, `challenge`, `replace`), gate (metric, minimum gain, milliseconds a row, rows to soak, a person,
 rows after which a worse one is rolled back, and how often that is looked at), minimum interval between runs.
@@ -25,6 +26,7 @@ SELECTIONS = ("autopilot", "same_blueprint", "same_hyperparameters")
 WINDOWS = ("expanding", "sliding", "decaying", "stratified")
 MICRO = 1_000_000
 MOST_LOOKS = 100
+LEAST_LEARNT = 100
 
 
 def read_policy(data: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def read_policy(data: dict[str, Any]) -> dict[str, Any]:
 
 def read_data(used: dict[str, Any]) -> dict[str, Any]:
     """Which rows a run learns from, and how much each counts."""
-    unknown = sorted(set(used) - {"window", "span", "half_life", "rows", "with_original", "refresh", "exclude"})
+    unknown = sorted(set(used) - {"window", "span", "half_life", "rows", "with_original", "refresh", "exclude", "least_rows"})
     if unknown:
         raise DataError("wrong_policy", f"unknown in data: {', '.join(unknown)}")
     found: dict[str, Any] = {"window": one_of("data.window", used.get("window", "expanding"), WINDOWS), "with_original": bool(used.get("with_original", False)), "refresh": bool(used.get("refresh", False))}
@@ -77,6 +79,7 @@ def read_data(used: dict[str, Any]) -> dict[str, Any]:
         found["rows"] = int(number("data.rows", used.get("rows", 50_000), 100.0))
     if found["refresh"] and not found["with_original"]:
         raise DataError("wrong_policy", "refresh reads the original set again: it wants with_original")
+    found["least_rows"] = int(number("data.least_rows", used.get("least_rows", LEAST_LEARNT), 0.0))
     excluded = used.get("exclude", [])
     if not isinstance(excluded, list):
         raise DataError("wrong_policy", "data.exclude is a list")

@@ -60,7 +60,17 @@ class PolicyRuns:
                     await self._say(PolicyRunStarted(new_id(f"run:{deployment}:{name}:{count}")[:12], name, evidence), deployment, f"{name}:{count}")
 
     def _due(self, deployment: str, name: str, policy: dict[str, Any]) -> dict[str, Any] | None:
-        """Why a run should begin now, or None."""
+        """Why a run should begin now, or None; it waits for as many rows to learn from as the policy asks for."""
+        evidence = self._fired(deployment, name, policy)
+        least = policy["data"].get("least_rows", 0)
+        if evidence is None or not least:
+            return evidence
+        since = f"AND occurred_at >= fromUnixTimestamp64Micro({self._start(deployment, policy)})"
+        rows = int(self._log.rows(f"SELECT count() AS n FROM outcomes WHERE deployment = {literal(deployment)} AND role = 'champion' {since}")[0]["n"])
+        return {**evidence, "rows": rows} if rows >= least else None
+
+    def _fired(self, deployment: str, name: str, policy: dict[str, Any]) -> dict[str, Any] | None:
+        """What the trigger says."""
         runs, now, trigger = self._follower.catalog.watch.runs_of(deployment, name), now_us(), policy["trigger"]
         last = runs[0].started_at if runs else 0
         if trigger["kind"] == "manual" or not policies.rested(policy, last, now):
@@ -83,6 +93,13 @@ class PolicyRuns:
             evidence["and"] = {"measure": trigger["and"]["measure"], "value": other.value, "window": other.window, "sql": other.sql}
         return evidence
 
+    def _start(self, deployment: str, policy: dict[str, Any]) -> int:
+        """Where the rows begin that a policy learns from (microseconds): its span before the newest outcome, or the beginning."""
+        if not policy["data"].get("span"):
+            return 0
+        rows = self._log.rows(f"SELECT toUnixTimestamp64Micro(max(occurred_at)) AS t FROM outcomes_log WHERE deployment = {literal(deployment)}")
+        return max(0, int(rows[0]["t"]) - seconds_of(policy["data"]["span"]) * policies.MICRO)
+
     async def _step(self, run: Run) -> None:
         """Take a run one step further."""
         catalog = self._follower.catalog
@@ -99,10 +116,7 @@ class PolicyRuns:
 
     async def _retrain(self, run: Run, policy: dict[str, Any]) -> None:
         catalog = self._follower.catalog
-        start = ""
-        if policy["data"].get("span"):
-            rows = await asyncio.to_thread(self._log.rows, f"SELECT toUnixTimestamp64Micro(max(occurred_at)) AS t FROM outcomes_log WHERE deployment = {literal(run.deployment)}")
-            start = iso(max(0, int(rows[0]["t"]) - seconds_of(policy["data"]["span"]) * 1_000_000))
+        start = iso(await asyncio.to_thread(self._start, run.deployment, policy)) if policy["data"].get("span") else ""
         champion = catalog.models[catalog.deployment(run.deployment).now.champion]
         names = [n for n in champion.blueprint.removeprefix("blend of ").split(", ") if n in RECIPES] if policy["model_selection"] != "autopilot" else []
         fact = RetrainingStarted(

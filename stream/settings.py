@@ -84,6 +84,7 @@ TABLE = (
     Setting("CHAMPION_ON_JOURNAL_FULL", one_of("answer", "refuse"), "answer", "answer with recorded: false, or refuse with 503"),
     Setting("CHAMPION_DEADLINE_MS", whole, "120000", "longest time for a prediction request, then 504; 0: none. A request may ask for less"),
     Setting("CHAMPION_MOST_UNDER_WAY", size, "512MiB", "bytes of prediction requests that a gateway process has under way; past it 429"),
+    Setting("CHAMPION_TRACES_URL", str, "", "OTLP/HTTP address (http://…/v1/traces) of prediction requests whose callers trace them; needs the extra `traces`"),
     Setting("CHAMPION_GATEWAY_PROCESSES", positive, "1", "gateway processes that share the port"),
     Setting("CHAMPION_BROKER_PORT", port, "9092", "port of the embedded broker"),
     Setting("CHAMPION_EVENTLOG_PORT", port, "8123", "port of the embedded ClickHouse engine"),
@@ -113,6 +114,7 @@ class Settings:
     on_journal_full: str
     deadline_ms: int
     most_under_way: int
+    traces_url: str
     gateway_processes: int
     broker_port: int
     eventlog_port: int

@@ -63,26 +63,36 @@ def promote(deployment: str, model_id: str, reason: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("deployment")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where the answers go: .csv, .parquet or .arrow.")
+@click.option("--query", default="", help="Predict the rows of this SELECT instead of a file's; needs --from and -o.")
+@click.option("--from", "source", default="", help="The ClickHouse that the query is asked of: http://user:password@host:8123/database.")
+@click.option("--unmonitored", is_flag=True, help="Record the rows, and keep them out of drift, accuracy, service health and challengers.")
 @AS_JSON
-def predict(deployment: str, file: Path, output: Path | None, as_json: bool) -> None:
-    """Predict the rows of a CSV, Parquet or Arrow file of any size; run again after a break, it goes on.
+def predict(deployment: str, file: Path | None, output: Path | None, query: str, source: str, unmonitored: bool, as_json: bool) -> None:
+    """Predict the rows of a CSV, Parquet or Arrow file of any size, or of a query; run again after a break, it goes on.
 
     Example: champion predict flights new.parquet -o scored.parquet
     """
     api = client()
     try:
+        asked = None
+        if file is None:
+            if not (query and source and output):
+                raise click.UsageError("give a FILE, or --query, --from and -o")
+            file = asked = batch.asked_of(source, query, output)
         if output is not None:
             with Progress(TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=out, disable=as_json) as bar:
                 task = bar.add_task("", total=None)
-                found = batch.score(api, deployment, file, output, told=lambda done: bar.update(task, completed=done))
+                found = batch.score(api, deployment, file, output, told=lambda done: bar.update(task, completed=done), monitored=not unmonitored)
+            if asked is not None:
+                asked.unlink()
             show({**found, "output": str(output)}, as_json=True) if as_json else out.print(f"{found['rows']:,} rows written to {output}, {found['errors']:,} of them with an error")
             return
         run = new_id()[:12]
         answers: list[dict[str, object]] = []
         for number, piece in enumerate(batch.pieces(file, batch.ROWS)):
-            answers.extend(batch.answered(api, deployment, piece, f"{run}-{number}", len(answers)))
+            answers.extend(batch.answered(api, deployment, piece, f"{run}-{number}", len(answers), monitored=not unmonitored))
     except ModelsError as error:
         raise Refusal(422, error.code, str(error)) from error
     show({"predictions": answers} if as_json else [{k: v for k, v in row.items() if v is not None and k != "model_id"} for row in answers[:20]], as_json)

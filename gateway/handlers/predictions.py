@@ -24,7 +24,10 @@ from stream.rehearsal import matrix_of
 
 
 async def predict(request: web.Request) -> web.Response:
-    """Score rows with the champion; the request is journalled before it is answered."""
+    """Score rows with the champion; the request is journalled before it is answered.
+
+    ?strict=true refuses all rows where one is wrong; ?monitored=false keeps them out of drift, accuracy, service health and challengers.
+    """
     return await run(request, request.match_info["d"], native.decode, native.encode)
 
 

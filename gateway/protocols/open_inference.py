@@ -82,7 +82,17 @@ def decode(given: Given) -> Asked:
     times = parameters.get("timestamps")
     names = list(columns)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)] if names else [{} for _ in range(count)]
-    return given.asked(rows, texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None)
+    more = {"deadline": deadline_of(parameters, given)}
+    return given.asked(rows, texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, **more)
+
+
+def deadline_of(parameters: dict[str, Any], given: Given) -> int:
+    """The sooner of the request's own deadline and Triton's `timeout` parameter (microseconds since it came; 0: none)."""
+    timeout = parameters.get("timeout", 0)
+    if type(timeout) is not int or not 0 <= timeout < 1 << 50:
+        raise ApiError(400, "wrong_option", f"parameters.timeout is a whole number of microseconds, not {timeout!r}")
+    limits = [limit for limit in (given.deadline, given.begun + timeout * 1000 if timeout else 0) if limit]
+    return min(limits, default=0)
 
 
 def parts_of(given: Given) -> tuple[dict[str, Any], bytes]:

@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.admission import body_of, size_of
 from gateway.asked import MOST_ID, Asked, Served
 from gateway.errors import ApiError, api_error, error_response
-from gateway.keys import ADMISSION, FOLLOWER, PUBLISHER, SERVING, TELEMETRY
+from gateway.keys import ADMISSION, FOLLOWER, PUBLISHER, SERVING, TELEMETRY, TRACES
 from stream.clock import now_us
 from stream.errors import JournalFull
 
@@ -35,7 +35,9 @@ class Given:
     served: Served
     body: bytes
     request_id: str
+    begun: int = 0
     deadline: int = 0
+    marks: list[int] | None = None
     notes: dict[str, Any] = field(default_factory=dict)  # what encoding needs again of decoding
 
     @property
@@ -45,8 +47,9 @@ class Given:
 
     def asked(self, rows: list[Any], ids: list[str] | None = None, times: list[int] | None = None, **more: Any) -> Asked:
         """The decoded request; refused without rows or with too many."""
-        strict = self.request.query.get("strict", "") in {"1", "true"}
-        return checked(Asked(rows, ids, times, self.request_id, self.consumer, strict=strict, size=len(self.body), deadline=self.deadline, **more))
+        query = self.request.query
+        strict, monitored = query.get("strict", "") in {"1", "true"}, query.get("monitored", "") not in {"0", "false"}
+        return checked(Asked(rows, ids, times, self.request_id, self.consumer, strict=strict, monitored=monitored, size=len(self.body), marks=self.marks, **{"deadline": self.deadline, **more}))
 
 
 Decode = Callable[[Given], Asked]
@@ -67,13 +70,15 @@ async def run(request: web.Request, name: str, decode: Decode, encode: Encode, r
         body, headers, kind = REMEMBERED[key]
         return web.Response(body=body, content_type=kind, headers={**headers, "X-Request-ID": request_id})
     telemetry = request.app[TELEMETRY]
+    traces = request.app[TRACES]
+    marks: list[int] | None = [] if traces is not None and "traceparent" in request.headers else None
     known = name if name in request.app[FOLLOWER].catalog.deployments else "unknown"
     try:
         admission, serving = request.app[ADMISSION], request.app[SERVING]
         deadline = admission.deadline(request, begun)
         served = await serving.get(name)
         with admission.taken(size_of(request)):
-            given = Given(request, served, await body_of(request, deadline), request_id, deadline)
+            given = Given(request, served, await body_of(request, deadline), request_id, begun, deadline, marks)
             asked = decode(given)
             answer = await (answered or serving.predict)(served, asked, begun, time.perf_counter_ns())
             response = encode(answer, given)
@@ -81,10 +86,15 @@ async def run(request: web.Request, name: str, decode: Decode, encode: Encode, r
         found = api_error(error)
         telemetry.requests[(known, found.status)] += 1
         note_refusal(request, name, request_id, found, begun)
+        if traces is not None and marks is not None:
+            traces.note(request.headers, name, begun, marks, {"champion.request_id": request_id, "http.response.status_code": found.status, "error.type": found.code})
         response = refuse(found)
         response.headers["X-Request-ID"] = request_id
         return response
     telemetry.requests[(known, 200)] += 1
+    if traces is not None and marks is not None:
+        told = {"champion.request_id": request_id, "http.response.status_code": 200, "champion.rows": len(asked.rows), "champion.deployment_version": served.version, "champion.model_id": served.package.digest}
+        traces.note(request.headers, name, begun, marks, told)
     response.headers["X-Request-ID"] = request_id
     if key[2] and isinstance(response.body, bytes):
         REMEMBERED[key] = (response.body, dict(response.headers), response.content_type)

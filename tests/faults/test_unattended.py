@@ -95,7 +95,7 @@ def told(system, name):
             found.append(f"policy {fact['policy']} began run {fact['run_id']}: {fact['evidence'].get('measure', 'by hand')} = {fact['evidence'].get('value')} in {fact['evidence'].get('window')}")
         elif event["type"] == "retraining_finished":
             found.append(f"retrained on {fact['training_set'].get('rows')} rows: model {fact['model_id'][:12]} {fact.get('error', '')}")
-        elif event["type"] in {"champion_changed", "challenger_removed", "policy_run_finished"}:
+        elif event["type"] in {"champion_changed", "challenger_removed", "policy_run_looked", "policy_run_finished"}:
             found.append(f"{event['type'].replace('_', ' ')}: {fact.get('reason') or fact.get('sentence')}")
     return found
 
@@ -124,7 +124,7 @@ def test_the_weather_whose_labels_change_meaning(system, tmp_path):
     system.api.post("/v1/deployments", {"name": "weather", "model_id": first["model_id"]})
     policy = {
         "trigger": {"kind": "accuracy", "measure": "accuracy.accuracy", "below": 0.6, "window": "60d", "least_rows": 40},
-        "data": {"window": "sliding", "span": "200d"},
+        "data": {"window": "sliding", "span": "200d", "least_rows": 120},
         "action": "replace",
         "minimum_interval": "1s",
         "gate": {"soak_rows": 100},
@@ -166,7 +166,7 @@ def test_the_flights_whose_outcome_drifts(system, tmp_path):
         "action": "replace",
         "mode": "quick",
         "minimum_interval": "1s",
-        "gate": {"soak_rows": 2000, "rollback_rows": 3000},
+        "gate": {"soak_rows": 2000, "rollback_rows": 3000, "rollback_looks": 6},
     }
     system.api.call("PUT", "/v1/deployments/flights/policies/keep-up", policy)
     later = thinned(whole.filter(pc.greater(month, 6)), 30_000)

@@ -96,6 +96,37 @@ def test_a_row_that_cannot_be_scored_has_its_error_and_so_has_each_where_none_ca
     assert all(not r["error"] for r in found if r["row"] not in {3, 4})
 
 
+def test_unmonitored_rows_are_recorded_and_count_nowhere(system, files, tmp_path):
+    folder, expected = files
+    seen = lambda: (system.api.get("/v1/deployments/bulk/drift")["totals"]["rows"], system.api.get("/v1/deployments/bulk/service-health")["totals"]["rows"])  # noqa: E731
+    last = system.api.post("/v1/deployments/bulk/predictions", {"rows": [{"x": 0.5, "z": 1.0}]})["position"]
+    system.api.get("/v1/deployments/bulk/drift", after=last)
+    before = seen()
+    assert batch.score(system.api, "bulk", folder / "rows.parquet", tmp_path / "out.parquet", rows=400, monitored=False) == {"rows": COUNT, "errors": 0}
+    assert [r["prediction"] for r in read(tmp_path / "out.parquet")] == [p["prediction"] for p in expected]
+    answer = system.api.call("POST", "/v1/deployments/bulk/predictions?monitored=false", {"rows": [{"x": 0.5, "z": 1.0}], "association_ids": ["kept-apart"]})
+    position = system.api.post("/v1/deployments/bulk/actuals", {"actuals": [{"association_id": "kept-apart", "actual": "1"}]})["position"]
+    system.api.get("/v1/deployments/bulk/drift", after=answer["position"])
+    system.api.get("/v1/deployments/bulk/drift", after=position)
+    assert seen() == before
+    assert system.sql("SELECT role, count() AS n FROM predictions WHERE deployment = 'bulk' AND role != 'champion' GROUP BY role") == [{"role": "batch", "n": COUNT + 1}]
+    receipt = system.api.get(f"/v1/predictions/{answer['request_id']}")["predictions"][0]
+    assert (receipt["role"], receipt["actual"]["actual_class"]) == ("batch", "1")
+    assert system.api.get("/v1/deployments/bulk/verify")["equal"]
+
+
+def test_the_rows_of_a_query_are_predicted_and_a_broken_run_asks_it_once(system, files, tmp_path):
+    log = f"http://127.0.0.1:{system.environment['CHAMPION_EVENTLOG_PORT']}/champion"
+    output = tmp_path / "out.csv"
+    file = batch.asked_of(log, "SELECT number / 40 - 1 AS x, number % 7 / 3 AS z FROM numbers(300)", output)
+    assert batch.asked_of(log, "SELECT number / 40 - 1 AS x, number % 7 / 3 AS z FROM numbers(300)", output).stat().st_mtime_ns == file.stat().st_mtime_ns
+    assert batch.score(system.api, "bulk", file, output) == {"rows": 300, "errors": 0}
+    expected = system.api.post("/v1/deployments/bulk/predictions", {"rows": [{"x": k / 40 - 1, "z": k % 7 / 3} for k in range(300)]})
+    assert [r["p_1"] for r in read(output)] == [p["probabilities"]["1"] for p in expected["predictions"]]
+    with pytest.raises(DataError, match="nowhere"):
+        batch.asked_of(log, "SELECT x FROM nowhere", output)
+
+
 def test_line_breaks_inside_quotes_are_part_of_a_value(system, files, tmp_path):
     file = tmp_path / "notes.csv"
     file.write_text("x,z,note\n" + "".join(f'0.{k % 10},1,"line one of {k}\nline two"\n' for k in range(60_000)))

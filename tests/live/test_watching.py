@@ -233,6 +233,27 @@ def test_the_world_turns_and_the_deployment_is_retrained_and_promoted_with_nobod
     until(lambda: world.api.get("/v1/deployments/alone/verify")["equal"])
 
 
+def looks(world):
+    """When the steward's last whole look began."""
+    beat = world.sql("SELECT detail FROM heartbeats WHERE part = 'worker' ORDER BY at DESC LIMIT 1")
+    return json.loads(beat[0]["detail"])["steward_looked_at"]
+
+
+def test_a_policy_waits_for_rows_to_learn_from_whatever_its_trigger_says(world, models):
+    world.api.post("/v1/deployments", {"name": "patient", "model_id": models["linear"]})
+    policy = {"trigger": {"kind": "actuals", "count": 20}, "data": {"least_rows": 300}, "action": "register", "mode": "quick"}
+    world.api.call("PUT", "/v1/deployments/patient/policies/later", policy)
+    runs = lambda: next(iter(world.api.items("/v1/deployments/patient/policies")))["runs"]  # noqa: E731
+    world.api.get("/v1/deployments/patient", after=ask(world, "patient", random.Random(3), 150, label=truth))
+    for _ in range(2):
+        seen = looks(world)
+        until(lambda seen=seen: looks(world) != seen)
+    assert not runs()
+    ask(world, "patient", random.Random(4), 200, label=truth)
+    assert until(runs)[0]["evidence"]["rows"] == 350
+    world.api.call("DELETE", "/v1/deployments/patient/policies/later")
+
+
 def test_a_worse_model_is_refused_with_its_numbers_and_leaves_the_shadow(world, models):
     world.api.post("/v1/deployments", {"name": "wary", "model_id": models["linear"]})
     world.api.get("/v1/deployments/wary", after=ask(world, "wary", random.Random(3), 400, label=chance))
