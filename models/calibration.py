@@ -101,12 +101,17 @@ def calibrate(p: Floats, by: list[float]) -> Floats:
     return softmax(np.log(np.clip(p, CLIP, 1.0)) / by[0])
 
 
-def calibrate_one(p: float, by: list[float]) -> tuple[float, float]:
-    """`calibrate` for one row of two classes: the same operations on plain numbers, so the same bits."""
-    if len(by) == 2:  # noqa: PLR2004
-        q = min(max(p, CLIP), 1 - CLIP)
-        p = 1.0 / (1.0 + float(np.exp(-(by[0] * float(np.log(q / (1 - q))) + by[1]))))
+def two_of(p: float) -> tuple[float, float]:
+    """`two_columns` for one row."""
     return 1.0 - p, p
+
+
+def calibrate_one(p: tuple[float, float], by: list[float]) -> tuple[float, float]:
+    """`calibrate` for one row of two classes: the same operations on plain numbers, so the same bits."""
+    if not by:
+        return p
+    q = min(max(p[1], CLIP), 1 - CLIP)
+    return two_of(1.0 / (1.0 + float(np.exp(-(by[0] * float(np.log(q / (1 - q))) + by[1])))))
 
 
 def fit(p: Floats, y: Ints, fold: Ints, *, forward: bool, weights: Floats | None = None) -> list[float]:

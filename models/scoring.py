@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.calibration import CLIP, calibrate, calibrate_one, softmax
+from models.calibration import CLIP, calibrate, calibrate_one, softmax, two_of
 from models.members import ExternalMember, Member
 from models.metrics import decide
 from models.schema import Schema
@@ -36,8 +36,10 @@ class ScoringPlan:
 
     def predict_one(self, base: list[float]) -> Floats:
         """Probabilities (K,), or a value (1,), of one base row: the same bits as `predict`."""
-        if len(self.parts) == 1 and len(self.schema.target.classes) == 2 and not self.parts[0].calibration:  # noqa: PLR2004
-            return np.array(calibrate_one(self.parts[0].member.positive_one(base), self.calibration))
+        if len(self.schema.target.classes) == 2:  # noqa: PLR2004
+            found = [calibrate_one(two_of(part.member.positive_one(base)), part.calibration) for part in self.parts]
+            mixed = found[0] if len(found) == 1 else blend_one(found, [part.weight for part in self.parts])
+            return np.array(calibrate_one(mixed, self.calibration))
         outputs = [calibrate(part.member.predict_one(base).reshape(1, -1), part.calibration) for part in self.parts]
         return np.asarray(self._blend(outputs)[0])
 
@@ -56,6 +58,18 @@ class ScoringPlan:
             return [""] * len(output)
         names = self.schema.target.classes
         return [names[k] for k in decide(output).tolist()]
+
+
+def blend_one(outputs: list[tuple[float, float]], weights: list[float]) -> tuple[float, float]:
+    """`blend` for one row of two classes: the same operations on plain numbers, so the same bits."""
+    sums = [0.0, 0.0]
+    for number, (output, weight) in enumerate(zip(outputs, weights, strict=True)):
+        for k, p in enumerate(output):
+            log = float(np.log(min(max(p, CLIP), 1.0))) * weight
+            sums[k] = sums[k] + log if number else log
+    most = max(sums)
+    first, second = float(np.exp(sums[0] - most)), float(np.exp(sums[1] - most))
+    return first / (first + second), second / (first + second)
 
 
 def blend(outputs: list[Floats], weights: list[float], task: TaskType) -> Floats:

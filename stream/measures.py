@@ -2,7 +2,8 @@
 
 `drift.psi` (the greatest, or of `feature`), `drift.failing` (inputs that fail), `quality.failing` (inputs with too many missing, out-of-range or unseen values), `accuracy.METRIC`,
 `accuracy.loss` (how much worse than the baseline, as a share), `estimated.METRIC` and `estimated.loss` (the same before the actuals), `accuracy.match_rate`, `health.error_rate`,
-`health.p99_ms`, `health.requests`, `humility.rate`, `custom.NAME` (a metric of one's own), `silence.predictions` and `silence.actuals` (seconds
+`health.p99_ms`, `health.requests`, `humility.rate`, `disagreement.mean` and `disagreement.rate` (how far, and how often in the class, a challenger differs on the rows
+that it shadows: the routed one's in a guard, else the greatest of all), `custom.NAME` (a metric of one's own), `silence.predictions` and `silence.actuals` (seconds
 since the last one was received). Windows end at the newest event; silences at the wall clock.
 """
 
@@ -20,11 +21,12 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso
 from stream.custom import NAME, newest_value
+from stream.disagreement import totals
 from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 
-PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "silence.predictions", "silence.actuals", "estimated.loss"})
+PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "disagreement.mean", "disagreement.rate", "silence.predictions", "silence.actuals", "estimated.loss"})
 SPAN = re.compile(r"(\d+)([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -87,6 +89,8 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
         row = log.rows(sql)[0]
         enough = int(row["rows"]) >= int(rule.get("least_rows", 1))
         return Measured(int(row["hits"]) / int(row["rows"]) if enough else None, told, sql)
+    if measure.startswith("disagreement."):
+        return disagreement(log, catalog, rule, window, told)
     if measure.startswith("estimated."):
         return estimate(log, registry, catalog, rule, window, told)
     found = accuracy_answer(log, registry, catalog, window)
@@ -124,6 +128,18 @@ def estimate(log: EventLog, registry: Registry, catalog: Catalog, rule: dict[str
     if name != "loss":
         return Measured(guess["metrics"].get(name), told, guess["sql"])
     return Measured(loss(found["metric"], guess["metrics"].get(found["metric"]), found["totals"]["metrics"][found["metric"]]["baseline"]), told, guess["sql"])
+
+
+def disagreement(log: EventLog, catalog: Catalog, rule: dict[str, Any], window: Window, told: dict[str, Any]) -> Measured:
+    """How far, or how often, a challenger differs from who answers; of several the one that differs most."""
+    shadows = [window.model_id] if window.model_id else [model_id for model_id, _ in catalog.deployment(window.deployment).now.challengers]
+    best = Measured(None, told, "")
+    for model_id in shadows:
+        found, sql = totals(log, window, model_id)
+        value = found[str(rule["measure"])[13:]]
+        if found["rows"] >= int(rule.get("least_rows", 100)) and value is not None and (best.value is None or value > best.value):
+            best = Measured(value, told, sql)
+    return best
 
 
 def newest(log: EventLog, deployment: str, *, matched: bool) -> int | None:

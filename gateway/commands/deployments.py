@@ -246,6 +246,34 @@ def compare(deployment: str, file: Path | None, start: str, end: str, bucket: st
 
 @click.command()
 @click.argument("deployment")
+@click.argument("model_id", required=False, default="")
+@click.option("--limit", default=10, help="How many rows to show.")
+@window_options
+@AS_JSON
+def disagree(deployment: str, model_id: str, limit: int, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show where a challenger says something else than the champion: at which values, and on which rows most.
+
+    Example: champion disagree flights 9c0d1e --limit 20
+    """
+    query = {"model_id": model_id, "limit": limit, "from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at}
+    found = client().call("GET", f"/v1/deployments/{deployment}/disagreements", query=query)
+    if as_json:
+        show(found, as_json)
+        return
+    totals = found["totals"]
+    other = "" if totals["rate"] is None else f", another class in {totals['rate']:.1%}"
+    title = f"{deployment}: {totals['rows']:,} rows scored by both" + (f", {totals['mean']:.4g} apart on average{other}" if totals["rows"] else "")
+    show([{"input": i["name"], "explains": i["explains"], "most": brief_group(i["groups"][:1]), "least": brief_group(i["groups"][1:][-1:])} for i in found["inputs"]], as_json, title=title)
+    show([{k: row[k] for k in ("at", "association_id", "difference", "champion_class", "champion_value", "challenger_class", "challenger_value")} for row in found["rows"]], as_json)
+
+
+def brief_group(groups: list[dict[str, Any]]) -> str:
+    """A bin and its mean difference."""
+    return "".join(f"{group['label']}: {group['mean']:.3g}" for group in groups)
+
+
+@click.command()
+@click.argument("deployment")
 @click.option("--set", "name", default="", help="Define the metric of this name by --value.")
 @click.option("--value", default="", help="An aggregate over the rows, such as avg(predicted_value - actual_value).")
 @click.option("--over", default="outcomes", type=click.Choice(["outcomes", "predictions"]))

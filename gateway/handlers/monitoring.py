@@ -13,10 +13,13 @@ from gateway.handlers.common import catalog_of, stamped, wait_after, window_of
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
 from stream import queries
 from stream.clock import now_us
+from stream.disagreement import explore
 from stream.fairness import fairness as fairness_of
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer
 from stream.recount import package_of
 from stream.verify import verify
+
+MOST_SHOWN = 1000
 
 
 async def service_health(request: web.Request) -> web.Response:
@@ -65,6 +68,22 @@ async def comparison(request: web.Request) -> web.Response:
     deployment = catalog.deployment(request.match_info["d"])
     window = replace(window_of(request, deployment.name), model_id="")
     return await stamped(request, await asyncio.to_thread(comparison_answer, app[EVENT_LOG], app[REGISTRY], catalog, window))
+
+
+async def disagreements(request: web.Request) -> web.Response:
+    """Where a challenger (`model_id=`, by default the first) says something else than the champion: how often, in which classes, at which values of which inputs, on which rows most (`limit=`)."""
+    await wait_after(request)
+    app = request.app
+    deployment = (await catalog_of(request)).deployment(request.match_info["d"])
+    window = window_of(request, deployment.name)
+    shadows = [model_id for model_id, _ in deployment.now.challengers]
+    model_id = window.model_id or next(iter(shadows), "")
+    if not model_id:
+        raise ApiError(409, "no_challenger", f"deployment {deployment.name!r} has no challenger")
+    limit = request.query.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= MOST_SHOWN):
+        raise ApiError(422, "wrong_option", f"limit is a number from 1 to {MOST_SHOWN}, not {limit!r}")
+    return await stamped(request, await asyncio.to_thread(explore, app[EVENT_LOG], app[REGISTRY], window, deployment.now.champion, model_id, int(limit)))
 
 
 async def fairness(request: web.Request) -> web.Response:

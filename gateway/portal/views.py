@@ -26,6 +26,7 @@ from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
 from stream.custom import answer as custom_answer
 from stream.custom import defined
+from stream.disagreement import explore
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
 from stream.projections.catalog import OVER
 from stream.projections.watch import Watch
@@ -34,6 +35,7 @@ from stream.recount import package_of
 
 STATIC = Path(__file__).parent / "static"
 PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+MOST_DIFFERENT = 25
 SHOWN = ("1h", "6h", "1d", "7d")
 
 
@@ -158,6 +160,17 @@ FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.whe
         "snippet": snippet_of(url, found["name"], champion, "curl"),
         "elsewhere": champion["family"] == EXTERNAL,
     }
+
+
+async def disagreements(request: web.Request) -> web.Response:
+    """Where a challenger says something else than the champion."""
+    app = request.app
+    catalog = app[FOLLOWER].catalog
+    item = catalog.deployment(request.match_info["d"])
+    model_id = request.match_info["m"]
+    found = await asyncio.to_thread(explore, app[EVENT_LOG], app[REGISTRY], Window(item.name), item.now.champion, model_id, MOST_DIFFERENT)
+    names = {m: catalog.models[m].blueprint if m in catalog.models else m[:12] for m in (item.now.champion, model_id)}
+    return page("disagreements.html", d=item, found=found, champion=names[item.now.champion], challenger=names[model_id])
 
 
 async def project(request: web.Request) -> web.Response:
