@@ -98,6 +98,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/deployments/{d}/accuracy", monitoring.accuracy, "metrics on matched rows", "monitoring"),
     Route("GET", "/v1/deployments/{d}/comparison", monitoring.comparison, "champion against challengers", "monitoring"),
     Route("GET", "/v1/deployments/{d}/disagreements", monitoring.disagreements, "where a challenger says something else", "monitoring"),
+    Route("GET", "/v1/deployments/{d}/explanations", monitoring.explanations, "what drove the answers", "monitoring"),
     Route("GET", "/v1/deployments/{d}/fairness", monitoring.fairness, "whether groups are treated alike", "monitoring"),
     Route("GET", "/v1/deployments/{d}/custom-metrics", custom.many, "custom metrics of any window", "monitoring"),
     Route("PUT", "/v1/deployments/{d}/custom-metrics/{name}", custom.put, "define a custom metric", "monitoring"),

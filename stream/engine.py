@@ -32,6 +32,7 @@ from stream.control import Follower
 from stream.erasure import Eraser
 from stream.errors import Malformed, NotYet, Overtaken, Superseded
 from stream.events import DataErased
+from stream.explainer import Explainer
 from stream.learners import Learners
 from stream.projections.drift import MINUTE, DriftFold, save_all
 from stream.rebuild import rebuild
@@ -76,6 +77,7 @@ class Engine:
         self._folds: dict[int, DriftFold] = {}
         self._packages: dict[str, ModelPackage | None] = {}
         self.challengers = Challengers(follower, self._learners, self.package)
+        self._explainer = Explainer(follower, self.package)
         self._distrusted: set[int] = set()
         self._beside = ThreadPoolExecutor(1, "append")  # the log writes while the drift is counted
         self._with_actuals: set[str] = set()
@@ -153,6 +155,10 @@ class Engine:
         finally:
             appended.result()
         timer.lap("append")
+        explained = [found for _, batch, table, own in served if (found := self._explainer.table(batch, table, own)) is not None]
+        if explained:
+            self._log.insert("explanations_log", *(t.cast(explained[0].schema) for t in explained))
+            timer.lap("explain")
         self._join(touched, admitted, report)
         timer.lap("join")
         for partition, batch in fresh:

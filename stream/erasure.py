@@ -30,7 +30,7 @@ from stream.learners import checkpoint_of
 from stream.projections.drift import DriftFold
 from stream.recount import package_of, recount
 
-TABLES = ("predictions_log", "association_index", "actuals_log", "outcomes_log")
+TABLES = ("predictions_log", "association_index", "actuals_log", "outcomes_log", "explanations_log")
 WHOLE = ("refusals_log",)
 NOW = {"mutations_sync": 2}
 ASSOCIATION = "champion_association_id"

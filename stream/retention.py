@@ -10,6 +10,7 @@ TIMES = {
     "association_index": "toDateTime(recorded_at)",
     "actuals_log": "toDateTime(recorded_at)",
     "outcomes_log": "toDateTime(recorded_at)",
+    "explanations_log": "toDateTime(recorded_at)",
     "refusals_log": "toDateTime(recorded_at)",
     "dead_letters_log": "toDateTime(recorded_at)",
 }

@@ -267,6 +267,22 @@ def disagree(deployment: str, model_id: str, limit: int, start: str, end: str, b
     show([{k: row[k] for k in ("at", "association_id", "difference", "champion_class", "champion_value", "challenger_class", "challenger_value")} for row in found["rows"]], as_json)
 
 
+@click.command()
+@click.argument("deployment")
+@click.option("--share", type=float, default=None, help="First have this share of the answers explained and kept; 0: none any more.")
+@window_options
+@AS_JSON
+def explain(deployment: str, share: float | None, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show what drove the answers, from the explained share of them.
+
+    Example: champion explain flights --share 0.05
+    """
+    if share is not None:
+        client().call("PATCH", f"/v1/deployments/{deployment}", {"explain": share or None})
+    found = of_window(deployment, "explanations", start, end, bucket, segment, at)
+    show(found if as_json else found["inputs"], as_json, title=f"{deployment}: {found['rows']:,} explained rows, effects in {found['scale'].replace('_', ' ')}")
+
+
 def brief_group(groups: list[dict[str, Any]]) -> str:
     """A bin and its mean difference."""
     return "".join(f"{group['label']}: {group['mean']:.3g}" for group in groups)

@@ -74,7 +74,7 @@ async def create(request: web.Request) -> web.Response:
     catalog = request.app[FOLLOWER].catalog
     model = catalog.model(str(data["model_id"]))
     settings = {k: v for k, v in data.items() if k not in {"name", "model_id", "association_id"}}
-    if early := sorted(set(settings) & {"routes", "guard", "custom_metrics", "humility", "payoff"}):
+    if early := sorted(set(settings) & {"routes", "guard", "custom_metrics", "humility", "payoff", "explain"}):
         raise ApiError(422, "set_it_after", f"{early[0]} is set on a deployment that exists: it has a call of its own")
     fact = DeploymentCreated(model.model_id, str(data.get("association_id") or ""), settings)
     _, position = await propose(request, fact, name)
@@ -100,14 +100,16 @@ async def one(request: web.Request) -> web.Response:
 
 
 async def change(request: web.Request) -> web.Response:
-    """Pause, resume or archive by `state`; or set the class `threshold` of two classes, or the `payoff` (null takes either away)."""
+    """Pause, resume or archive by `state`; or set the class `threshold` of two classes, the `payoff`, or the share of answers to `explain` (null takes each away)."""
     data = await object_body(request)
     if "threshold" in data:
         return await set_threshold(request, data)
     if "payoff" in data:
         return await set_payoff(request, data)
+    if "explain" in data:
+        return await set_explained(request, data)
     if not data.get("state"):
-        raise ApiError(422, "missing_field", "missing: state, threshold or payoff", [{"field": "state"}])
+        raise ApiError(422, "missing_field", "missing: state, threshold, payoff or explain", [{"field": "state"}])
     state = ACTIONS.get(str(data["state"]))
     if state is None:
         raise ApiError(422, "wrong_state", f"state is one of {', '.join(ACTIONS)}")
@@ -133,6 +135,17 @@ async def set_threshold(request: web.Request, data: dict[str, Any]) -> web.Respo
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
         raise ApiError(422, "wrong_threshold", "threshold is a number between 0 and 1, or null")
     return await configure(request, {"threshold": value}, str(data.get("reason", "")))
+
+
+async def set_explained(request: web.Request, data: dict[str, Any]) -> web.Response:
+    """The share of the champion's answers that the worker explains and the log keeps."""
+    deployment = request.app[FOLLOWER].catalog.deployment(request.match_info["d"])
+    value = data["explain"]
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1):
+        raise ApiError(422, "wrong_share", "explain is a share of the answers above 0 and up to 1, or null")
+    if (await asyncio.to_thread(package_of, request.app[REGISTRY], deployment.now.champion)).plan.external:
+        raise ApiError(422, "scored_elsewhere", "a model that predicts elsewhere cannot be explained here")
+    return await configure(request, {"explain": value}, str(data.get("reason", "")))
 
 
 async def set_payoff(request: web.Request, data: dict[str, Any]) -> web.Response:

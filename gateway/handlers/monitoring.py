@@ -14,6 +14,7 @@ from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
 from stream import queries
 from stream.clock import now_us
 from stream.disagreement import explore
+from stream.explainer import drivers
 from stream.fairness import fairness as fairness_of
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer
 from stream.recount import package_of
@@ -84,6 +85,16 @@ async def disagreements(request: web.Request) -> web.Response:
     if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= MOST_SHOWN):
         raise ApiError(422, "wrong_option", f"limit is a number from 1 to {MOST_SHOWN}, not {limit!r}")
     return await stamped(request, await asyncio.to_thread(explore, app[EVENT_LOG], app[REGISTRY], window, deployment.now.champion, model_id, int(limit)))
+
+
+async def explanations(request: web.Request) -> web.Response:
+    """What drove the champion's answers (or those of `model_id=`): of each input the mean effect and its mean size over the explained rows of a window."""
+    await wait_after(request)
+    app = request.app
+    deployment = (await catalog_of(request)).deployment(request.match_info["d"])
+    window = window_of(request, deployment.name)
+    package = await asyncio.to_thread(package_of, app[REGISTRY], window.model_id or deployment.now.champion)
+    return await stamped(request, await asyncio.to_thread(drivers, app[EVENT_LOG], package, replace(window, model_id="", segment="")))
 
 
 async def fairness(request: web.Request) -> web.Response:

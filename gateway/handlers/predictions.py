@@ -65,9 +65,11 @@ async def receipt(request: web.Request) -> web.Response:
         raise ApiError(404, "unknown_prediction", "the log has no prediction with this request id (yet)")
     known = await asyncio.to_thread(log.rows, "SELECT event_id, actual_class, actual_value, actual_at, actual_received_at FROM outcomes WHERE request_id = {id:String}", wanted)
     actuals = {row.pop("event_id"): row for row in known}
+    why = await asyncio.to_thread(log.rows, "SELECT event_id, explained_class, score, typical_score, effects FROM explanations WHERE request_id = {id:String}", wanted)
+    reasons = {row.pop("event_id"): row for row in why}
     hidden = {"features_num", "features_cat"}
     shown = [{k: v for k, v in r.items() if k not in hidden} for r in rows]
-    return json_response({"predictions": [{**r, "features": orjson.loads(r["features"]), "actual": actuals.get(r["event_id"])} for r in shown]})
+    return json_response({"predictions": [{**r, "features": orjson.loads(r["features"]), "actual": actuals.get(r["event_id"]), "explanation": reasons.get(r["event_id"])} for r in shown]})
 
 
 async def reexecute(request: web.Request) -> web.Response:

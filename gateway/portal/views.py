@@ -27,6 +27,7 @@ from stream.clock import iso, now_us
 from stream.custom import answer as custom_answer
 from stream.custom import defined
 from stream.disagreement import explore
+from stream.explainer import drivers
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
 from stream.projections.catalog import OVER
 from stream.projections.watch import Watch
@@ -154,6 +155,7 @@ FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.whe
         "chart_drift_time": charts.drift_over_time(drift),
         "chart_accuracy": charts.accuracy(by_model, found["champion"]["model_id"], metric, served["totals"]["metrics"][metric]["baseline"]),
         "predictions_sql": predictions_sql,
+        "drivers": drivers(log, package_of(registry, found["champion"]["model_id"]), window) if found["settings"].get("explain") else None,
         "custom": [custom_answer(log, window, metric) for metric in defined(found["settings"])],
         "humility": log.rows(humility_sql),
         "humility_sql": humility_sql,

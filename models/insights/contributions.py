@@ -8,6 +8,7 @@ class, log probability of the predicted class, or the value. Deterministic; 2 F 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from models.scoring import ScoringPlan
 from models.types import Floats
 
 CLIP = 1e-12
+BLOCK = 256
 
 
 def typical(schema: Schema, baseline: Baseline) -> Floats:
@@ -55,21 +57,41 @@ def raw(plan: ScoringPlan, output: Floats, chosen: Any) -> Floats:
     return np.asarray(np.log(np.clip(output[np.arange(len(output)), chosen], CLIP, 1.0)))
 
 
+@dataclass(frozen=True)
+class Effects:
+    """The explained scores (n,), that of the typical row, and each input's part in each (n, F)."""
+
+    scores: Floats
+    typical: Floats
+    effects: Floats
+
+
+def effects(plan: ScoringPlan, baseline: Baseline, rows: Floats, chosen: Any) -> Effects:
+    """Contributions of base rows (n, F); `chosen` (n,) is the class that is explained where there are more than two."""
+    found = [_effects(plan, baseline, rows[at : at + BLOCK], chosen[at : at + BLOCK]) for at in range(0, len(rows), BLOCK)]
+    return Effects(*(np.concatenate([getattr(one, name) for one in found]) for name in ("scores", "typical", "effects")))
+
+
+def _effects(plan: ScoringPlan, baseline: Baseline, rows: Floats, chosen: Any) -> Effects:
+    n, width = rows.shape
+    reference = typical(plan.schema, baseline)
+    block = np.empty((n, 2 * width + 2, width))
+    block[:, : width + 1], block[:, width + 1 :] = rows[:, None, :], reference
+    for j in range(width):
+        block[:, j, j] = reference[j]  # the row without this input
+        block[:, width + 1 + j, j] = rows[:, j]  # the typical row with it
+    scores = raw(plan, plan.predict(block.reshape(-1, width)), np.repeat(chosen, 2 * width + 2)).reshape(n, -1)
+    whole, start = scores[:, width], scores[:, -1]
+    return Effects(whole, start, ((whole[:, None] - scores[:, :width]) + (scores[:, width + 1 : -1] - start[:, None])) / 2)
+
+
 def contributions(plan: ScoringPlan, baseline: Baseline, row: Floats, chosen: int, count: int) -> dict[str, Any]:
     """The strongest contributions of one base row."""
-    width = len(row)
-    reference = typical(plan.schema, baseline)
-    block = np.empty((2 * width + 2, width))
-    block[: width + 1], block[width + 1 :] = row, reference
-    for j in range(width):
-        block[j, j] = reference[j]  # the row without this input
-        block[width + 1 + j, j] = row[j]  # the typical row with it
-    scores = raw(plan, plan.predict(block), np.full(len(block), chosen))
-    whole, start = scores[width], scores[-1]
-    effect = ((whole - scores[:width]) + (scores[width + 1 : -1] - start)) / 2
+    found = effects(plan, baseline, row.reshape(1, -1), np.array([chosen]))
+    whole, start, effect = float(found.scores[0]), float(found.typical[0]), found.effects[0]
     order = np.argsort(-np.abs(effect), kind="stable")[:count]
     strongest = [{"feature": plan.schema.features[j].name, "value": value_of(plan.schema, j, row[j]), "contribution": float(effect[j])} for j in order.tolist()]
-    return {"scale": scale_of(plan), "score": float(whole), "typical_score": float(start), "interaction": float(whole - start - effect.sum()), "strongest": strongest}
+    return {"scale": scale_of(plan), "score": whole, "typical_score": start, "interaction": float(whole - start - effect.sum()), "strongest": strongest}
 
 
 def value_of(schema: Schema, j: int, value: float) -> Any:

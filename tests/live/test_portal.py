@@ -5,8 +5,12 @@ import re
 
 import pytest
 from aiohttp import web
+from click.testing import CliRunner
 
+from gateway.cli import main
+from gateway.client import Refusal
 from gateway.routes import ROUTES
+from tests.support import deploy_small
 
 FORM = re.compile(r'data-call="(\w+) ([^"]+)"')
 
@@ -47,6 +51,48 @@ def test_the_pages_name_what_they_act_on(system, flights, deployed, watched):
     text = system.api.text(f"/projects/{flights.project}")
     assert text.count("<button>Deploy</button>") == len(flights.models)
     assert 'value="flight_id"' in text  # the deployment ties actuals by what the project named
+
+
+@pytest.fixture(scope="module")
+def explained(system, tmp_path_factory):
+    """A deployment with a challenger whose answers are all explained, asked twenty rows; the request's id."""
+    deploy_small(system, tmp_path_factory.mktemp("explained"), names=("told",))
+    system.api.call("PATCH", "/v1/deployments/told", {"explain": 1.0})
+    answer = system.api.post("/v1/deployments/told/predictions", {"rows": [{"x": k / 10 - 1, "z": k % 3} for k in range(20)]})
+    system.api.get("/v1/deployments/told/drift", after=answer["position"])
+    return answer["request_id"]
+
+
+def test_what_drove_the_answers_is_in_the_receipt_the_page_and_the_terminal(system, explained):
+    rows = system.api.get(f"/v1/predictions/{explained}")["predictions"]
+    champion = [r for r in rows if r["role"] == "champion"]
+    assert len(champion) == 20
+    assert all(set(r["explanation"]["effects"]) == set(r["features"]) for r in champion)
+    assert not any(r["explanation"] for r in rows if r["role"] != "champion")
+    found = system.api.get("/v1/deployments/told/explanations")
+    assert (found["rows"], found["inputs"][0]["name"]) == (20, "x")
+    assert "20 explained rows" in system.api.text("/deployments/told")
+    environment = {"CHAMPION_URL": f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}"}
+    shown = CliRunner().invoke(main, ["explain", "told"], env=environment)
+    assert (shown.exit_code, "20 explained rows, effects in log odds" in " ".join(shown.output.split())) == (0, True)
+    off = CliRunner().invoke(main, ["explain", "told", "--share", "0", "--json"], env=environment)
+    assert off.exit_code == 0
+    assert "explain" not in system.api.get("/v1/deployments/told")["settings"]
+    with pytest.raises(Refusal, match="share"):
+        system.api.call("PATCH", "/v1/deployments/told", {"explain": 2})
+
+
+def test_where_two_models_differ_has_a_page_and_a_command(system, explained):
+    challenger = system.api.get("/v1/deployments/told")["challengers"][0]["model_id"]
+    assert f'href="/deployments/told/disagreements/{challenger}"' in system.api.text("/deployments/told")
+    text = system.api.text(f"/deployments/told/disagreements/{challenger}")
+    assert "<b>20</b> rows that both scored" in text
+    assert f'href="/v1/predictions/{explained}"' in text
+    shown = CliRunner().invoke(main, ["disagree", "told", "--limit", "3"], env={"CHAMPION_URL": f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}"})
+    assert (shown.exit_code, "20 rows scored by both" in " ".join(shown.output.split())) == (0, True)
+    for wrong in ("0", "x", "1001"):
+        with pytest.raises(Refusal, match="limit"):
+            system.api.get("/v1/deployments/told/disagreements", limit=wrong)
 
 
 def test_the_script_is_served(system):

@@ -190,7 +190,7 @@ def test_bad_messages_are_listed_counted_and_sent_again_after_a_fix(world, histo
 
 def test_tables_have_the_retention_that_is_set(world):
     found = world.sql("SELECT name FROM system.tables WHERE database = 'champion' AND create_table_query LIKE '%TTL toDateTime(recorded_at) + toIntervalDay(30)%' ORDER BY name")
-    assert [r["name"] for r in found] == ["actuals_log", "association_index", "dead_letters_log", "outcomes_log", "predictions_log", "refusals_log"]
+    assert [r["name"] for r in found] == ["actuals_log", "association_index", "dead_letters_log", "explanations_log", "outcomes_log", "predictions_log", "refusals_log"]
 
 
 def test_one_worker_of_two_dies_and_no_number_moves(world, history):

@@ -1,0 +1,55 @@
+"""A sample of the answers explained by the worker: each row as the model explains it alone, once, whatever is done again."""
+
+import numpy as np
+import pytest
+
+from models.insights.contributions import contributions
+from stream import events
+from stream.events import Event
+from stream.explainer import drivers
+from stream.queries import Window
+
+
+def explain(engine, world, share):
+    engine._follower.catalog.apply(Event(f"explain{share}", 9, "test", world.name, events.DeploymentConfigured({"explain": share}, "")))
+
+
+def test_every_answer_is_explained_as_the_model_explains_it_alone_and_once(world):
+    records = world.requests(30, rows_each=4, seed=9)
+    engine = world.new_engine()
+    explain(engine, world, 1.0)
+    raws = world.raws(records)
+    engine.cycle(raws)
+    engine.cycle(raws)
+    world.new_engine().cycle(raws)
+    rows = world.sql("SELECT association_id, explained_class, score, typical_score, effects FROM explanations WHERE $d")
+    told = {r["association_id"]: r for r in rows}
+    assert len(rows) == len(told) == 120
+    schema = world.package.schema
+    for record in records:
+        for name, row in zip(record["a"], record["rows"], strict=True):
+            one = contributions(world.package.plan, world.package.baseline, schema.encode_rows([row]).matrix[0], 1, 9)
+            assert told[name]["explained_class"] == schema.target.positive
+            assert (told[name]["score"], told[name]["typical_score"]) == pytest.approx((one["score"], one["typical_score"]))
+            assert told[name]["effects"] == {i["feature"]: pytest.approx(i["contribution"], abs=1e-12) for i in one["strongest"]}
+    found = drivers(world.front.reader, world.package, Window(world.name))
+    effects = np.array([[r["effects"][name] for name in schema.names] for r in rows])
+    assert found["rows"] == 120
+    assert {i["name"]: (i["size"], i["mean"]) for i in found["inputs"]} == {n: (pytest.approx(np.abs(effects[:, k]).mean()), pytest.approx(effects[:, k].mean(), abs=1e-12)) for k, n in enumerate(schema.names)}
+    assert [i["size"] for i in found["inputs"]] == sorted((i["size"] for i in found["inputs"]), reverse=True)
+
+
+def test_a_share_is_the_same_rows_however_the_stream_is_cut_and_none_without_the_setting(world):
+    records = world.requests(200, rows_each=2, seed=10)
+    world.new_engine().cycle(world.raws(records[:100]))
+    assert world.sql("SELECT count() AS n FROM explanations WHERE $d") == [{"n": 0}]
+    engine = world.new_engine()
+    explain(engine, world, 0.25)
+    engine.cycle(world.raws(records[100:]))
+    first = {r["event_id"] for r in world.sql("SELECT event_id FROM explanations WHERE $d")}
+    assert 25 <= len(first) <= 80
+    again = world.new_engine()
+    explain(again, world, 0.25)
+    for record in records[100:]:
+        again.cycle(world.raws([record]))
+    assert {r["event_id"] for r in world.sql("SELECT event_id FROM explanations WHERE $d")} == first
