@@ -43,6 +43,7 @@ SECONDS, ROUNDS, CONNECTIONS, INPUTS = 5, 3, 16, 15
 PEERS = ("fastapi", "mlserver", "litserve", "bentoml", "mlflow")
 PATHS = {"fastapi": "/predict", "mlserver": "/v2/models/flights/infer", "litserve": "/predict", "bentoml": "/predict", "mlflow": "/invocations"}
 OURS, LINEAR = "champion, two challengers", "champion, one-hot and logistic"
+SHADOWS = ("linear_strong", "lightgbm", "histogram_boosting", "extra_trees", "random_forest")
 OPEN_SECONDS, OPEN_SHARE = 15, 0.7
 
 
@@ -138,7 +139,9 @@ def main() -> None:
         bare = None
         try:
             models, rows = prepare(system, folder)
-            for name, model, challengers in (("two", "lightgbm_deep", ("linear_strong", "lightgbm")), ("pipeline", "linear_strong", ())):
+            deployments = {"two": SHADOWS[:2], "none": (), "five": SHADOWS, "pipeline": ()}
+            for name, challengers in deployments.items():
+                model = "linear_strong" if name == "pipeline" else "lightgbm_deep"
                 system.api.post("/v1/deployments", {"name": name, "model_id": models[model], "association_id": "flight_id"})
                 for challenger in challengers:
                     system.api.post(f"/v1/deployments/{name}/challengers", {"model_id": models[challenger]})
@@ -149,6 +152,7 @@ def main() -> None:
             with others(folder) as (ports, x):
                 cases = {(name, size): (ports[name], PATHS[name], body_of(name, x[:size])) for name in PEERS for size in (1, 100)}
                 cases |= {(OURS, size): (port, "/v1/deployments/two/predictions", orjson.dumps({"rows": one[:size]})) for size in (1, 100)}
+                cases |= {(f"champion, {'no' if name == 'none' else name} challengers", 1): (port, f"/v1/deployments/{name}/predictions", orjson.dumps({"rows": one[:1]})) for name in ("none", "five")}
                 cases[(LINEAR, 1)] = (port, "/v1/deployments/pipeline/predictions", orjson.dumps({"rows": one[:1]}))
                 cases[("bare aiohttp, a constant", 1)] = (constant, "/constant", orjson.dumps({"rows": one[:1]}))
                 found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in cases}
