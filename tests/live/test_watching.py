@@ -359,6 +359,47 @@ def test_a_retraining_without_labels_fails_with_its_reason(world, models):
     assert "nothing to train on" in runs[0]["sentence"]
 
 
+def retrained(world, models, name, rows, label):
+    """What a run comes to whose deployment saw such rows."""
+    rng = random.Random(5)
+    world.api.post("/v1/deployments", {"name": name, "model_id": models["linear"]})
+    world.api.call("PUT", f"/v1/deployments/{name}/policies/try", {"action": "register", "mode": "quick"})
+    ids = [f"{name}{k}" for k in range(len(rows))]
+    world.api.post(f"/v1/deployments/{name}/predictions", {"rows": rows, "association_ids": ids})
+    facts = [{"association_id": i, "actual": label(row, rng)} for i, row in zip(ids, rows, strict=True)]
+    world.api.get(f"/v1/deployments/{name}", after=world.api.post(f"/v1/deployments/{name}/actuals", {"actuals": facts})["position"])
+    world.settle(name, len(rows))
+    world.api.post(f"/v1/deployments/{name}/policies/try/runs")
+    return until(lambda: [r for p in world.api.items(f"/v1/deployments/{name}/policies") for r in p["runs"] if r["outcome"] != "under way"], 60)[0]
+
+
+def test_a_retraining_on_one_class_fails_with_its_reason(world, models):
+    rng = random.Random(6)
+    run = retrained(world, models, "onesided", [{"x": rng.gauss(0, 1), "z": rng.gauss(0, 1)} for _ in range(150)], lambda row, rng: 1)
+    assert run["outcome"] == "failed"
+    assert "class" in run["sentence"] or "value" in run["sentence"], run
+
+
+def test_a_retraining_whose_production_lost_a_column_learns_from_the_others(world, models):
+    rng = random.Random(6)
+    run = retrained(world, models, "narrower", [{"x": rng.gauss(0, 1)} for _ in range(300)], noisy_upside_down)
+    assert run["outcome"] == "registered", run
+    assert [f["name"] for f in world.api.get(f"/v1/models/{run['result']['model_id']}")["features"]] == ["x"]
+
+
+def test_a_policy_that_is_due_each_second_has_one_run_at_a_time(world, models):
+    world.api.post("/v1/deployments", {"name": "eager", "model_id": models["linear"]})
+    world.api.get("/v1/deployments/eager", after=ask(world, "eager", random.Random(3), 200, label=noisy_upside_down))
+    world.api.call("PUT", "/v1/deployments/eager/policies/always", {"trigger": {"kind": "schedule", "every": "1s"}, "minimum_interval": "1s", "action": "register", "mode": "quick"})
+    ended = lambda: [e for e in world.api.get("/v1/events", deployment="eager", order="oldest", limit=500)["items"] if e["type"] in {"policy_run_started", "policy_run_finished"}]  # noqa: E731
+    until(lambda: len(ended()) >= 6, 120)
+    world.api.call("DELETE", "/v1/deployments/eager/policies/always")
+    story = [(e["type"], e["payload"]["run_id"]) for e in ended()]
+    assert [kind for kind, _ in story[:6]] == ["policy_run_started", "policy_run_finished"] * 3
+    assert all(a == b for (_, a), (_, b) in zip(story[0:6:2], story[1:6:2], strict=True))
+    assert len({run for _, run in story[:6]}) == 3
+
+
 def test_a_changed_concept_is_detected_once_its_days_are_mature_and_again_after_a_restart_the_same(world, models):
     world.api.post("/v1/deployments", {"name": "days", "model_id": models["linear"]})
     rng = random.Random(11)

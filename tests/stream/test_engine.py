@@ -446,6 +446,17 @@ def test_a_learner_that_diverges_is_suspended_with_its_reason(world):
     assert report.suspended == [(world.name, learner_id, 0, "it diverged: its predictions are no numbers")]
 
 
+def test_a_learner_that_outgrows_its_memory_is_suspended_with_its_reason(world, monkeypatch):
+    monkeypatch.setattr(learners, "LOOK_EVERY", 2)
+    monkeypatch.setattr(learners, "MOST_MEMORY", 4 << 20)
+    engine, learner_id = with_learner(world, "hoeffding_tree")
+    engine.cycle(world.raws([{**r, "v": 3} for r in world.requests(3)]))
+    assert engine.cycle(world.actuals([(f"a0-{k}", "true", None, f"s{k}") for k in range(2)], 100)).suspended == []  # a small one may go on
+    monkeypatch.setattr(learners, "MOST_MEMORY", 1 << 10)
+    report = engine.cycle(world.actuals([(f"a1-{k}", "true", None, f"t{k}") for k in range(2)], 200))
+    assert report.suspended == [(world.name, learner_id, 0, "it outgrew 0 MiB")]
+
+
 @pytest.mark.parametrize("wrong", ["broken", "slow", "damaged"])
 def test_a_challenger_that_breaks_or_is_slow_is_suspended_once_and_stops_nothing(world, wrong, monkeypatch):
     engine = world.new_engine()
