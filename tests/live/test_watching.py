@@ -384,7 +384,7 @@ def test_a_retraining_whose_production_lost_a_column_learns_from_the_others(worl
     rng = random.Random(6)
     run = retrained(world, models, "narrower", [{"x": rng.gauss(0, 1)} for _ in range(300)], noisy_upside_down)
     assert run["outcome"] == "registered", run
-    assert [f["name"] for f in world.api.get(f"/v1/models/{run['result']['model_id']}")["features"]] == ["x"]
+    assert [f["name"] for f in world.api.get(f"/v1/models/{run['result']['model_id']}")["inputs"]] == ["x"]
 
 
 def test_a_policy_that_is_due_each_second_has_one_run_at_a_time(world, models):
