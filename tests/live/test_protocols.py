@@ -81,6 +81,15 @@ def test_v2_association_ids_and_times_reach_the_log(system, spoken):
     assert {r["at"] for r in found} == {"2013-07-04 00:00:00.000000"}
 
 
+@pytest.mark.parametrize(("timeout", "status"), [(10_000_000, 200), (0, 200), (1, 504), (-1, 400), (1.5, 400), ("1", 400)])
+def test_v2_timeout_is_a_deadline_in_microseconds(system, spoken, timeout, status):
+    meta, rows, _ = spoken
+    body = {"inputs": [column(rows[:1], i)[0] for i in meta["inputs"]], "parameters": {"timeout": timeout}}
+    got, answer, _ = call(system, "POST", "/v2/models/spoken/infer", json.dumps(body).encode())
+    assert got == status, answer
+    assert status == 200 or isinstance(answer["error"], str)
+
+
 def test_null_and_nan_are_missing_in_every_protocol(system, spoken):
     meta, rows, _ = spoken
     numeric = next(i for i in meta["inputs"] if i["datatype"] == "FP64")
