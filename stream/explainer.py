@@ -1,6 +1,7 @@
 """Explanations of a sample of what a champion answers, made where nobody waits for them.
 
-Which rows is decided by the hash of their event ids, so a cycle that is done again explains the same ones.
+Which rows is decided by the deployment's version that answered and the hash of their event ids, so a cycle that is done
+again explains the same ones.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Explainer:
     def table(self, batch: Batch, table: pa.Table, own: pa.Table) -> pa.Table | None:
         """The sampled rows of a champion's batch, `own` as the log has them; None where there are none."""
         deployment = self._follower.catalog.deployments.get(batch.deployment)
-        fraction = float(deployment.settings.get("explain") or 0) if deployment is not None else 0.0
+        version = deployment.at(batch.version) if deployment is not None else None  # the engine has waited for it
+        fraction = float(version.settings.get("explain") or 0) if version is not None else 0.0
         package = self._package(batch.model_id) if fraction else None
         if package is None or package.plan.external:
             return None

@@ -60,7 +60,7 @@ def world(front, trained):
 
 class World:
     def __init__(self, front, registry, catalog, name, champion, challenger):
-        self.front, self.name, self.champion, self.challenger = front, name, champion, challenger
+        self.front, self.catalog, self.name, self.champion, self.challenger = front, catalog, name, champion, challenger
         self.package = registry.load(champion)
         self.journal = uuid.uuid4().hex[:16]
         self.partition = random.Random(name).randrange(1000, 10**6)  # a partition nobody else has

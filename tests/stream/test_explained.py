@@ -10,14 +10,16 @@ from stream.explainer import drivers
 from stream.queries import Window
 
 
-def explain(engine, world, share):
-    engine._follower.catalog.apply(Event(f"explain{share}", 9, "test", world.name, events.DeploymentConfigured({"explain": share}, "")))
+def explain(world, share):
+    """Set the share; answers the records' version from then on."""
+    world.catalog.apply(Event(f"explain{share}", 9, "test", world.name, events.DeploymentConfigured({"explain": share}, "")))
+    return world.catalog.deployment(world.name).now.version
 
 
 def test_every_answer_is_explained_as_the_model_explains_it_alone_and_once(world):
-    records = world.requests(30, rows_each=4, seed=9)
+    version = explain(world, 1.0)
+    records = [{**r, "v": version} for r in world.requests(30, rows_each=4, seed=9)]
     engine = world.new_engine()
-    explain(engine, world, 1.0)
     raws = world.raws(records)
     engine.cycle(raws)
     engine.cycle(raws)
@@ -40,16 +42,14 @@ def test_every_answer_is_explained_as_the_model_explains_it_alone_and_once(world
 
 
 def test_a_share_is_the_same_rows_however_the_stream_is_cut_and_none_without_the_setting(world):
-    records = world.requests(200, rows_each=2, seed=10)
-    world.new_engine().cycle(world.raws(records[:100]))
+    records, version = world.requests(200, rows_each=2, seed=10), explain(world, 0.25)
+    before, after = records[:100], [{**r, "v": version} for r in records[100:]]
+    world.new_engine().cycle(world.raws(before))  # answered before it was set, whenever they come
     assert world.sql("SELECT count() AS n FROM explanations WHERE $d") == [{"n": 0}]
-    engine = world.new_engine()
-    explain(engine, world, 0.25)
-    engine.cycle(world.raws(records[100:]))
+    world.new_engine().cycle(world.raws(after))
     first = {r["event_id"] for r in world.sql("SELECT event_id FROM explanations WHERE $d")}
     assert 25 <= len(first) <= 80
     again = world.new_engine()
-    explain(again, world, 0.25)
-    for record in records[100:]:
+    for record in after:
         again.cycle(world.raws([record]))
     assert {r["event_id"] for r in world.sql("SELECT event_id FROM explanations WHERE $d")} == first
