@@ -76,7 +76,7 @@ bench-serving: $(STAMP)
 	$(BIN)/python benchmarks/servers.py
 
 bench-parts: $(STAMP)
-	$(BIN)/python benchmarks/parts.py
+	$(BIN)/python benchmarks/parts.py $(ARGS)
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock

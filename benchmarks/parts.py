@@ -5,6 +5,7 @@ beforehand, into a plain table of the same columns without index or view.
 journal: what keeping a request costs, in process; and the gateway's throughput with its journal beside one whose journal gives
 numbers and keeps nothing, in alternation.
 outage: the broker stands still while requests go on, dies, and all that the journal has kept is sent and appended.
+models: microseconds a row of each of AutoPilot's models, alone and of sixteen together: what batching across requests could save.
 start: a system that was killed with many rows in its log, until it serves and until its folds are back.
 """
 
@@ -20,21 +21,26 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
 from benchmarks.run import load, pin  # noqa: E402
+from gateway.demo import read_flights, thinned  # noqa: E402
+from models.autopilot import run as autopilot  # noqa: E402
 from models.baseline import freeze  # noqa: E402
 from models.blueprints import REPOSITORY  # noqa: E402
+from models.packaging import save_all  # noqa: E402
 from models.preparation import Options, prepare  # noqa: E402
 from models.registry import Artifacts, Registry  # noqa: E402
 from models.scoring import Part, ScoringPlan  # noqa: E402
-from models.table import Table  # noqa: E402
+from models.table import Table, read_table  # noqa: E402
 from stream import events  # noqa: E402
 from stream.batches import Batch, decode, prediction_batches  # noqa: E402
 from stream.clickhouse import EventLog  # noqa: E402
@@ -263,14 +269,48 @@ def restart(folder: Path) -> dict[str, float]:
         stop(system.process)
 
 
-def main() -> None:
-    """Everything; results beside the others."""
+def models(folder: Path) -> dict[str, dict[str, float]]:
+    """Of each model of twenty thousand flights: a row by `predict_one`, and one of sixteen by `predict`."""
+    whole = read_flights()
+    file = folder / "flights.parquet"
+    pyarrow.parquet.write_table(thinned(whole.filter(pc.less_equal(whole.column("month"), 6)), 20_000), file)
+    options = Options("late", timestamp="time_hour", association_id="flight_id")
+    table, registry = read_table(file.read_bytes()), Registry(Artifacts((folder / "artifacts").as_uri()))
+    board = save_all(registry, table, list(autopilot(table, options, REPOSITORY))[-1], options, {})
     found = {}
-    for name, run in (("worker", worker), ("journal", journal), ("price of the journal", price), ("outage", outage), ("restart", restart)):
+    for item in board:
+        plan = registry.load(item["model_id"]).plan
+        rows = np.abs(np.random.default_rng(0).normal(size=(16, len(plan.schema.features))))
+        first = rows[0].tolist()
+        alone, together = median_us(lambda p=plan, r=first: p.predict_one(r)), median_us(lambda p=plan, r=rows: p.predict(r)) / len(rows)
+        found[item["blueprint"]] = {"alone_us": alone, "of_sixteen_us": together}
+    return found
+
+
+def median_us(call: Callable[[], object]) -> float:
+    """The median time of a call in microseconds."""
+    took = []
+    for _ in range(300):
+        begun = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - begun)
+    return statistics.median(took) * 1e6
+
+
+PARTS = {"worker": worker, "journal": journal, "price of the journal": price, "outage": outage, "restart": restart, "models": models}
+
+
+def main() -> None:
+    """Everything, or the parts that are named; results beside the others."""
+    file = ROOT / "results" / "parts.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    found["machine"] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
+    for name in sys.argv[1:] or PARTS:
+        run = PARTS[name]
         with tempfile.TemporaryDirectory() as folder:
             found[name] = run(Path(folder))
         print(name, json.dumps(found[name], indent=1), flush=True)
-    (ROOT / "results" / "parts.json").write_text(json.dumps({"machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]}, **found}, indent=1) + "\n")
+    file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

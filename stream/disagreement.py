@@ -19,13 +19,12 @@ from models.types import Floats
 from stream.association import literal
 from stream.clickhouse import DICTIONARIES, EventLog
 from stream.clock import iso
-from stream.queries import Window
+from stream.queries import SHADOWED, Window
 from stream.recount import package_of
 from stream.rows import base_of, columns_of_maps
 
 MOST_ROWS = 200_000
 LEAST_ROWS = 30  # of a bin, to be shown
-SUFFIX = 13  # a challenger's event id is the champion's, a dot, and twelve characters of its own
 DIFFERENCE = "if(empty(p.probabilities) OR length(p.probabilities) != length(c.probabilities), abs(p.predicted_value - c.predicted_value), arrayMax(arrayMap((a, b) -> abs(a - b), p.probabilities, c.probabilities)))"
 
 
@@ -34,7 +33,7 @@ def pairs(window: Window, model_id: str) -> str:
     where = replace(window, model_id="").where()
     theirs = replace(window, model_id="", segment="").where()
     return f"""FROM (SELECT * FROM predictions WHERE {where} AND role = 'champion') AS p
-INNER JOIN (SELECT substring(event_id, 1, length(event_id) - {SUFFIX}) AS row_id, predicted_value, predicted_class, probabilities FROM predictions
+INNER JOIN (SELECT {SHADOWED} AS row_id, predicted_value, predicted_class, probabilities FROM predictions
     WHERE {theirs} AND role = 'challenger' AND model_id = {literal(model_id)}) AS c ON p.event_id = c.row_id"""
 
 

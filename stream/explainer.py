@@ -7,6 +7,7 @@ again explains the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import pyarrow as pa
 
 from models.insights.contributions import effects, scale_of
 from models.package import ModelPackage
-from stream.association import literal
 from stream.batches import Batch
 from stream.challengers import sampled
 from stream.clickhouse import EventLog
@@ -61,7 +61,10 @@ class Explainer:
 
 def drivers(log: EventLog, package: ModelPackage, window: Window) -> dict[str, Any]:
     """What drove a champion's answers in a window: of each input the mean effect and its mean size, the greatest first."""
-    where = f"{window.where()} AND model_id = {literal(package.digest)}"
+    window = replace(window, model_id=package.digest)
+    where = replace(window, segment="").where()
+    if window.segment:  # it speaks of the inputs
+        where += f" AND event_id IN (SELECT event_id FROM predictions WHERE {window.where()} AND role = 'champion')"
     sql = f"""SELECT feature, avg(abs(effect)) AS size, avg(effect) AS mean, count() AS rows
 FROM (SELECT mapKeys(effects) AS keys, mapValues(effects) AS values FROM explanations WHERE {where})
 ARRAY JOIN keys AS feature, values AS effect GROUP BY feature ORDER BY size DESC, feature"""

@@ -17,6 +17,7 @@ from stream.clickhouse import DICTIONARIES, EventLog
 from stream.clock import iso
 
 SERVED = "position(humility, ':error') = 0"  # a rule may have refused to serve a row
+SHADOWED = "substring(event_id, 1, length(event_id) - 13)"  # a challenger's event id is the champion's, a dot, and twelve characters of its own
 BUCKETS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 
@@ -126,7 +127,7 @@ def outcomes_sql(window: Window, *, roles: str, ordered: bool = False) -> str:
     `ordered`: by time, and with the id that a champion's row and its challengers' have in common. Metrics need neither.
     """
     source = outcomes_as_of(window.deployment, window.as_of) if window.as_of is not None else "outcomes"
-    row_id = "\n    if(role = 'challenger', substring(event_id, 1, length(event_id) - 13), event_id) AS row_id," if ordered else ""
+    row_id = f"\n    if(role = 'challenger', {SHADOWED}, event_id) AS row_id," if ordered else ""
     sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id,{row_id} predicted_value, predicted_class, probabilities, actual_value, actual_class
 FROM {source} WHERE {window.where()} AND {roles} AND {SERVED}"""
     return sql + " ORDER BY occurred_at, event_id" if ordered else sql

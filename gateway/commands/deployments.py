@@ -255,8 +255,7 @@ def disagree(deployment: str, model_id: str, limit: int, start: str, end: str, b
 
     Example: champion disagree flights 9c0d1e --limit 20
     """
-    query = {"model_id": model_id, "limit": limit, "from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at}
-    found = client().call("GET", f"/v1/deployments/{deployment}/disagreements", query=query)
+    found = of_window(deployment, "disagreements", start, end, bucket, segment, at, model_id, limit=str(limit))
     if as_json:
         show(found, as_json)
         return

@@ -94,7 +94,7 @@ async def explanations(request: web.Request) -> web.Response:
     deployment = (await catalog_of(request)).deployment(request.match_info["d"])
     window = window_of(request, deployment.name)
     package = await asyncio.to_thread(package_of, app[REGISTRY], window.model_id or deployment.now.champion)
-    return await stamped(request, await asyncio.to_thread(drivers, app[EVENT_LOG], package, replace(window, model_id="", segment="")))
+    return await stamped(request, await asyncio.to_thread(drivers, app[EVENT_LOG], package, window))
 
 
 async def fairness(request: web.Request) -> web.Response:

@@ -4,11 +4,10 @@ import contextlib
 import http.client
 import json
 import socket
-import time
 
 import pytest
 
-from tests.live.wire import call
+from tests.live.wire import call, until
 from tests.support import deploy_small, start_system, stop
 
 PATH = "/v1/deployments/d/predictions"
@@ -60,13 +59,6 @@ class Slow:
 def under_way(system):
     text = call(system, "GET", "/metrics", parse=False)[1].decode()
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("champion_bytes_under_way "))
-
-
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_past_the_bytes_under_way_a_request_is_told_to_come_again(bounded):

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway.telemetry import STEPS
-from tests.live.wire import call
+from tests.live.wire import call, until
 from tests.support import deploy_small, start_system, stop
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -43,13 +43,6 @@ def traced(tmp_path_factory):
     stop(system.process)
     server.shutdown()
     server.server_close()
-
-
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def plain(value):

@@ -1,6 +1,7 @@
 """Bare HTTP for the tests."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -16,3 +17,11 @@ def call(system, method, path, body=None, headers=None, parse=True):
     except urllib.error.HTTPError as error:
         data = error.read()
         return error.code, json.loads(data) if parse else data, error.headers
+
+
+def until(condition):
+    """Wait until something holds, twenty seconds at most."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -5,9 +5,12 @@ import pytest
 
 from models.insights.contributions import contributions
 from stream import events
+from stream.batches import erasure_batches
+from stream.engine import Raw
 from stream.events import Event
 from stream.explainer import drivers
 from stream.queries import Window
+from tests.stream.conftest import T0
 
 
 def explain(world, share):
@@ -39,6 +42,13 @@ def test_every_answer_is_explained_as_the_model_explains_it_alone_and_once(world
     assert found["rows"] == 120
     assert {i["name"]: (i["size"], i["mean"]) for i in found["inputs"]} == {n: (pytest.approx(np.abs(effects[:, k]).mean()), pytest.approx(effects[:, k].mean(), abs=1e-12)) for k, n in enumerate(schema.names)}
     assert [i["size"] for i in found["inputs"]] == sorted((i["size"] for i in found["inputs"]), reverse=True)
+    oslo = [name for r in records for name, row in zip(r["a"], r["rows"], strict=True) if row["town"] == "Oslo"]
+    part = drivers(world.front.reader, world.package, Window(world.name, segment="(features_cat['town'] = 'Oslo')"))
+    assert part["rows"] == len(oslo) < 120
+    assert next(i["size"] for i in part["inputs"] if i["name"] == "x") == pytest.approx(np.mean([abs(told[name]["effects"]["x"]) for name in oslo]))
+    erased = erasure_batches([{"d": world.name, "s": 500, "p": world.partition, "t": T0 + 10**12, "id": "gone", "a": "a2-0", "n": 1}], world.journal)
+    engine.cycle([Raw("champion.predictions", world.partition, 99, m) for m in erased])
+    assert {r["association_id"] for r in world.sql("SELECT association_id FROM explanations WHERE $d")} == set(told) - {"a2-0"}
 
 
 def test_a_share_is_the_same_rows_however_the_stream_is_cut_and_none_without_the_setting(world):
