@@ -15,6 +15,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import orjson
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
@@ -63,9 +64,11 @@ def load(port, path, body, connections=16, seconds=SECONDS):
 
 
 def pin(system):
-    """The gateway on the first core, everything else on the second."""
+    """The gateway on the first core, everything else on the second, its publisher too."""
     for name, part in json.loads((system.folder / "run.json").read_text()).items():
-        subprocess.run(["taskset", "-a", "-cp", "0" if name == "gateway" else "1", str(part["pid"])], stdout=subprocess.DEVNULL, check=False)
+        beside = [child.pid for child in psutil.Process(part["pid"]).children(recursive=True)]
+        for pid, core in ((part["pid"], "0" if name == "gateway" else "1"), *((pid, "1") for pid in beside)):
+            subprocess.run(["taskset", "-a", "-cp", core, str(pid)], stdout=subprocess.DEVNULL, check=False)
 
 
 def prepare(system, folder):

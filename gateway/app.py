@@ -27,7 +27,7 @@ from models.registry import Artifacts, Registry
 from stream.broker import Producer
 from stream.clickhouse import EventLog
 from stream.control import Follower
-from stream.publisher import Publisher
+from stream.outbox import Outbox
 from stream.secret import checkpoint_key
 from stream.settings import Settings
 
@@ -64,39 +64,38 @@ def create_app(settings: Settings, *, number: int = 0) -> web.Application:
 
 
 async def background(app: web.Application) -> AsyncIterator[None]:
-    """The tasks beside the requests: control, publishing, loading models."""
+    """The tasks beside the requests: control, the publisher, loading models."""
     settings = app[keys.SETTINGS]
-    publisher = Publisher(
+    outbox = Outbox(
         settings.data_dir / "journal",
-        app[keys.PRODUCER],
-        app[keys.EVENT_LOG],
         partitions=settings.partitions,
         most=settings.journal_max,
         fsync=settings.durability == "fsync",
     )
     telemetry = app[keys.TELEMETRY]
-    serving = Serving(app[keys.FOLLOWER], app[keys.REGISTRY], publisher, telemetry, on_full=settings.on_journal_full)
-    app[keys.PUBLISHER] = publisher
+    serving = Serving(app[keys.FOLLOWER], app[keys.REGISTRY], outbox, telemetry, on_full=settings.on_journal_full)
+    app[keys.OUTBOX] = outbox
     app[keys.SERVING] = serving
     telemetry.gauges |= {
-        "journal_bytes": lambda: publisher.journal.bytes,
-        "journal_waiting_records": lambda: publisher.waiting,
-        "journal_failures": lambda: publisher.journal.failures,
+        "journal_bytes": lambda: outbox.journal.bytes,
+        "journal_waiting_records": lambda: outbox.waiting,
+        "journal_failures": lambda: outbox.journal.failures,
         "dead_letters": lambda: app[keys.FOLLOWER].catalog.dead_letters,
-        "published_rows": lambda: publisher.sent_rows,
+        "published_rows": lambda: outbox.sent_rows,
+        "publisher_restarts": lambda: outbox.restarts,
         "broker_connected": lambda: float(app[keys.PRODUCER].connected),
         "deployments_not_loaded": lambda: len(serving.missing),
     }
-    tasks = [asyncio.create_task(part()) for part in (app[keys.FOLLOWER].run, publisher.run, serving.run)]
+    tasks = [asyncio.create_task(part()) for part in (app[keys.FOLLOWER].run, outbox.run, serving.run)]
     for task in tasks:
         task.add_done_callback(stop_if_failed)
     yield
-    await publisher.drain(DRAIN)
+    await outbox.drain(DRAIN)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     with contextlib.suppress(OSError):
-        publisher.journal.close()
+        outbox.journal.close()
     await app[keys.PRODUCER].stop()
     if (traces := app[keys.TRACES]) is not None:
         await asyncio.wait([asyncio.create_task(asyncio.to_thread(traces.close))], timeout=DRAIN)

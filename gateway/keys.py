@@ -11,13 +11,13 @@ from models.registry import Artifacts, Registry
 from stream.broker import Producer
 from stream.clickhouse import EventLog
 from stream.control import Follower
-from stream.publisher import Publisher
+from stream.outbox import Outbox
 from stream.settings import Settings
 
 SETTINGS = web.AppKey("settings", Settings)
 EVENT_LOG = web.AppKey("event_log", EventLog)
 FOLLOWER = web.AppKey("follower", Follower)
-PUBLISHER = web.AppKey("publisher", Publisher)
+OUTBOX = web.AppKey("outbox", Outbox)
 PRODUCER = web.AppKey("producer", Producer)
 ADMISSION = web.AppKey("admission", Admission)
 SERVING = web.AppKey("serving", Serving)

@@ -28,8 +28,8 @@ from stream.clock import now_us
 from stream.control import Follower
 from stream.errors import JournalFull
 from stream.events import Event
+from stream.outbox import Outbox
 from stream.projections.catalog import Deployment
-from stream.publisher import Publisher
 
 log = logging.getLogger("champion.serving")
 
@@ -43,9 +43,9 @@ MOST_ROW_BYTES = 4 << 20
 class Serving:
     """Keeps the champions loaded as the catalog changes."""
 
-    def __init__(self, follower: Follower, registry: Registry, publisher: Publisher, telemetry: Telemetry, *, on_full: str) -> None:
+    def __init__(self, follower: Follower, registry: Registry, outbox: Outbox, telemetry: Telemetry, *, on_full: str) -> None:
         """Listen to the follower; `on_full` is answer or refuse."""
-        self._follower, self._registry, self._publisher, self._telemetry = follower, registry, publisher, telemetry
+        self._follower, self._registry, self._outbox, self._telemetry = follower, registry, outbox, telemetry
         self._refuse = on_full == "refuse"
         self._served: dict[str, Served] = {}
         self._failed: dict[str, str] = {}
@@ -295,7 +295,7 @@ class Serving:
             if humility:
                 record["h"] = humility[at:end]
             try:
-                source, sequence = self._publisher.record(served.name, record, now)
+                source, sequence = self._outbox.record(served.name, record, now)
             except JournalFull:
                 self._telemetry.unrecorded[served.name] += len(rows) - at
                 if self._refuse:
@@ -311,10 +311,9 @@ class Serving:
                 predictions.append({"row": k, "association_id": ids[k], "prediction": value})
         else:
             names = target.classes
-            shares = zip(*output.T.tolist(), strict=True)
             predictions = [
-                {"row": k, "association_id": made, "prediction": names[best], "probabilities": dict(zip(names, p, strict=False))}
-                for k, (made, best, p) in enumerate(zip(ids, chosen, shares, strict=False))
+                {"row": k, "association_id": made, "prediction": names[best], "probabilities": dict(zip(names, p))}  # noqa: B905 - as many as classes
+                for k, (made, best, p) in enumerate(zip(ids, chosen, output.tolist()))  # noqa: B905 - one a row
             ]
         for k, notes in encoded.warnings.items():
             predictions[k]["warnings"] = notes

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.baseline import Baseline, baseline_from_json
 from models.errors import PackageError
+from models.losses import Losses, load_losses
 from models.members import Member, load_member
 from models.schema import Schema, schema_from_json
 from models.scoring import Part, ScoringPlan
@@ -26,6 +27,7 @@ class ModelPackage:
     plan: ScoringPlan
     baseline: Baseline
     metadata: dict[str, Any]
+    losses: Losses | None = None  # of values, what their error is expected to be
 
     @property
     def schema(self) -> Schema:
@@ -33,9 +35,9 @@ class ModelPackage:
         return self.plan.schema
 
 
-def pack(plan: ScoringPlan, baseline: Baseline, metadata: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
+def pack(plan: ScoringPlan, baseline: Baseline, metadata: dict[str, Any], losses: Losses | None = None) -> tuple[str, dict[str, bytes]]:
     """A package's digest and its files."""
-    files: dict[str, bytes] = {}
+    files: dict[str, bytes] = losses.files() if losses else {}
     parts = []
     for number, part in enumerate(plan.parts):
         parts.append({"weight": part.weight, "calibration": part.calibration})
@@ -80,4 +82,4 @@ def unpack(digest: str, files: dict[str, bytes], key: bytes = b"") -> ModelPacka
         member: Member = load_member(own, key)
         parts.append(Part(member, part["weight"], part["calibration"]))
     plan = ScoringPlan(schema_from_json(model["schema"]), tuple(parts), model["calibration"])
-    return ModelPackage(digest, plan, baseline_from_json(model["baseline"]), model["metadata"])
+    return ModelPackage(digest, plan, baseline_from_json(model["baseline"]), model["metadata"], load_losses(files))

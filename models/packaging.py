@@ -12,9 +12,10 @@ from models.baseline import drift_score, freeze
 from models.conformal import residual_quantiles
 from models.insights.curves import curves
 from models.insights.importance import normalised, permutation_importance
+from models.losses import Losses, learn_losses
 from models.metrics import decide
 from models.online import errors_of, priming_of
-from models.preparation import Options, prepare
+from models.preparation import Options, Prepared, prepare
 from models.registry import Registry
 from models.schema import Target
 from models.table import Table
@@ -30,6 +31,7 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
     target = data.schema.target
     board = []
     importances: dict[str, dict[str, float]] = {}
+    losses: dict[int, Losses | None] = {}  # a model retrained on all rows keeps what was learnt of its parent's held-out ones
     for entry in result.entries:
         held = data.partition.holdout
         if entry.blueprint not in importances:
@@ -50,9 +52,23 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
             "partition": result.partition,
             "seed": options.seed,
         }
-        entry.model_id = registry.save(entry.plan, baseline, metadata)
+        if id(entry.held) not in losses:
+            losses[id(entry.held)] = losses_of(data, entry, options.seed)
+        entry.model_id = registry.save(entry.plan, baseline, metadata, losses[id(entry.held)])
         board.append({**summary, "model_id": entry.model_id})
     return board
+
+
+def losses_of(data: Prepared, entry: Entry, seed: int) -> Losses | None:
+    """What an entry's errors were on the rows that no fit of it has seen, learnt; of values only."""
+    if data.schema.target.task != "regression":
+        return None
+    seen = np.concatenate([validate for _, validate in data.partition.folds])
+    if len(seen) != len(entry.out_of_fold):
+        seen = seen[:0]
+    rows = np.concatenate([seen, data.partition.holdout])
+    said = np.concatenate([entry.out_of_fold[: len(seen)], entry.held])[:, 0]
+    return learn_losses(data.schema, data.base[rows], data.y[rows], said, seed)
 
 
 def held_out(target: Target, y: Any, output: Floats, reference: Floats) -> dict[str, Any]:

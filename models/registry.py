@@ -12,6 +12,7 @@ import fsspec
 
 from models.baseline import Baseline
 from models.errors import PackageError
+from models.losses import Losses
 from models.package import ModelPackage, pack, unpack
 from models.scoring import ScoringPlan
 
@@ -68,9 +69,9 @@ class Registry:
         """Keep packages in `packages/`; `key` reads the states of online models that this installation signed."""
         self.artifacts, self.key = artifacts, key
 
-    def save(self, plan: ScoringPlan, baseline: Baseline, metadata: dict[str, Any]) -> str:
+    def save(self, plan: ScoringPlan, baseline: Baseline, metadata: dict[str, Any], losses: Losses | None = None) -> str:
         """Store a model; answers its digest. Saving the same model again changes nothing."""
-        digest, files = pack(plan, baseline, metadata)
+        digest, files = pack(plan, baseline, metadata, losses)
         name = f"packages/{digest}.zip"
         if not self.artifacts.exists(name):
             buffer = io.BytesIO()

@@ -26,6 +26,7 @@ LARGEST = 1e300
 TOGETHER = 8  # rows: from here on columns are faster than rows
 NoneType = type(None)
 NUMBERS, SWITCHES, TEXTS = frozenset({float, int, NoneType}), frozenset({bool, NoneType}), frozenset({str, NoneType})
+INTEGERS = frozenset({int, NoneType})
 HARMLESS = TEXTS | SWITCHES
 PLAIN = NUMBERS | HARMLESS
 TRUE_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "t": 1.0, "f": 0.0}
@@ -150,7 +151,7 @@ class Schema:
             return False
         for name in others:
             kinds = set(map(type, columns[name]))
-            if not kinds <= PLAIN or (not kinds <= HARMLESS and not all(loggable(value) is value for value in columns[name])):
+            if not kinds <= PLAIN or (not kinds <= HARMLESS and not within_bounds(columns[name], kinds)):
                 return False
         return True
 
@@ -297,6 +298,14 @@ def number_from(name: str, kind: str, value: Any) -> float | None:
     elif isinstance(value, int | float):
         return float(value)
     raise DataError("wrong_type", f"{name!r} must be a number, not {value!r}"[:200])
+
+
+def within_bounds(values: tuple[Any, ...], kinds: set[type]) -> bool:
+    """Whether all are logged as they are: none too large, infinite or NaN."""
+    if kinds <= INTEGERS:
+        known = [value for value in values if value is not None] if NoneType in kinds else values
+        return bool(min(known) >= -LARGEST and max(known) <= LARGEST)
+    return all(loggable(value) is value for value in values)
 
 
 def loggable(value: Any) -> Any:

@@ -3,8 +3,8 @@
 A journal is a folder `<data>/journal/<uuid>/` of append-only segments, locked by the process that
 writes it. Each record is its length, its CRC-32 and a JSON object with its target partition and a
 sequence without gaps. Segments are unlinked when the log has confirmed all that they hold. A new
-process makes a new journal; the unlocked ones with content that it finds are adopted: published
-under their own name until they are confirmed.
+process makes a new journal; the unlocked ones with content that are found are adopted: published
+under their own name until they are confirmed. Whoever publishes reads behind the writer (`Reader`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stream.errors import JournalFull
 
 HEAD = struct.Struct("<II")
 SEGMENT = 32 << 20
+CHUNK = 1 << 20
 Record = dict[str, Any]
 
 
@@ -36,7 +37,7 @@ class Journal:
         self.id = uuid.uuid4().hex[:16]
         self.folder = root / self.id
         self.folder.mkdir(parents=True)
-        self._lock = lock(self.folder)
+        self.lock = locked(self.folder)
         self._most, self._fsync, self._segment_size = most, fsync, segment
         self._sequences: dict[int, int] = {}
         self._segments: list[tuple[Path, int, dict[int, int]]] = []
@@ -61,7 +62,6 @@ class Journal:
         self._write(HEAD.pack(len(body), zlib.crc32(body)) + body)
         self._sequences[partition] = sequence
         self._highest[partition] = sequence
-        record["z"] = len(body)
         return sequence
 
     def _write(self, data: bytes) -> None:
@@ -129,12 +129,21 @@ class Journal:
         os.close(self._file)
         if self.bytes == 0:
             remove(self.folder)
-        os.close(self._lock)
+        os.close(self.lock)
+
+
+def locked(folder: Path) -> int:
+    """Lock a new journal; its lock is there only once it is held, so nobody takes it for an orphan's."""
+    fresh = folder / "lock.new"
+    handle = os.open(fresh, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fresh.rename(folder / "lock")
+    return handle
 
 
 def lock(folder: Path) -> int:
-    """Take a journal's lock; BlockingIOError while another process has it."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    """Take the lock of a journal that is there; BlockingIOError while another process has it."""
+    handle = os.open(folder / "lock", os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -150,36 +159,66 @@ def remove(folder: Path) -> None:
     folder.rmdir()
 
 
+class Reader:
+    """Reads a journal in order, also while it is written: at its end it goes on when more is there."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin at the beginning."""
+        self.folder = folder
+        self._path: Path | None = None
+        self._at = 0
+
+    def rewind(self) -> None:
+        """Begin again at what is left."""
+        self._path, self._at = None, 0
+
+    def take(self, most: int = CHUNK) -> list[Record]:
+        """The next whole records, about `most` bytes of them; none where no more are there. A torn record is waited for.
+
+        A segment is left only when a later one was there before it was read to its end: the writer has left it too.
+        """
+        while True:
+            later = [path for path in sorted(self.folder.glob("*.seg")) if self._path is None or path.name > self._path.name]
+            found = self._whole(self._path, most) if self._path is not None else []
+            if found or not later:
+                return found
+            self._path, self._at = later[0], 0
+
+    def _whole(self, path: Path, most: int) -> list[Record]:
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # trimmed meanwhile
+            return []
+        try:
+            data = os.pread(handle, most, self._at)
+            if len(data) >= HEAD.size and (whole := HEAD.size + HEAD.unpack_from(data)[0]) > most:
+                data = os.pread(handle, whole, self._at)
+        finally:
+            os.close(handle)
+        records, at = [], 0
+        while at + HEAD.size <= len(data):
+            length, crc = HEAD.unpack_from(data, at)
+            body = memoryview(data)[at + HEAD.size : at + HEAD.size + length]
+            if len(body) < length or zlib.crc32(body) != crc:
+                break
+            at += HEAD.size + length
+            records.append(orjson.loads(body))
+        self._at += at
+        return records
+
+
 def read(folder: Path, after: dict[int, int]) -> Iterator[Record]:
     """A journal's whole records above the given sequences, in order; a torn end is left out."""
-    for path in sorted(folder.glob("*.seg")):
-        for record in read_segment(path):
-            if record["s"] > after.get(record["p"], 0):
-                yield record
-
-
-def read_segment(path: Path) -> Iterator[Record]:
-    """A segment's whole records."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:  # trimmed meanwhile
-        return
-    at = 0
-    while at + HEAD.size <= len(data):
-        length, crc = HEAD.unpack_from(data, at)
-        body = data[at + HEAD.size : at + HEAD.size + length]
-        if len(body) < length or zlib.crc32(body) != crc:
-            break
-        at += HEAD.size + length
-        yield {**orjson.loads(body), "z": length}
+    reader = Reader(folder)
+    while records := reader.take():
+        yield from (record for record in records if record["s"] > after.get(record["p"], 0))
 
 
 def trim_folder(folder: Path, after: dict[int, int]) -> bool:
-    """Unlink another process's segments that are confirmed whole; answers whether all are gone."""
-    for path in sorted(folder.glob("*.seg")):
-        if any(record["s"] > after.get(record["p"], 0) for record in read_segment(path)):
-            return False
-        path.unlink(missing_ok=True)
+    """Delete another process's journal if all that it holds is confirmed; answers whether it is gone."""
+    if next(read(folder, after), None) is not None:
+        return False
+    remove(folder)
     return True
 
 

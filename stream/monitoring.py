@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow.compute as pc
 
 from models import drift as distances
 from models.baseline import Baseline
-from models.estimation import estimated
 from models.metrics import METRICS
 from models.payoff import Payoff, values_of
 from models.quality import quality_of
@@ -24,6 +22,7 @@ from models.types import Floats, Status
 from stream import queries
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
+from stream.estimates import estimate_answer
 from stream.learners import target_package
 from stream.projections.catalog import Catalog
 from stream.queries import Window
@@ -31,7 +30,6 @@ from stream.recount import package_of, recount
 from stream.references import TRAINING, reference_of
 
 LEAST_MATCHED = 100
-MOST_ESTIMATED = 1_000_000
 WARNING, FAILING = 0.05, 0.10
 T_4_95 = 2.7764451051977987  # 97.5 % quantile of Student's t with 4 degrees of freedom
 BLOCKS = 5
@@ -147,8 +145,8 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         metrics[name] = {"value": value, "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
     main = package.metadata["metric"]
     worth = worths(rows, deployment.settings.get("payoff"))
-    guess = estimate_answer(log, window, rows) if whole_story and target.task != "regression" and not window.model_id else None
     whole = queries.count_rows(log, window, roles=roles)
+    guess = estimate_answer(log, registry, window, rows, whole) if whole_story and not window.model_id else None
     counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None}
     if whole_story and window.as_of is None:
         counts["label_delay_seconds"] = queries.label_delay(log, window, roles=roles)
@@ -162,19 +160,6 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         "status": metrics[main]["status"],
         "sql": sql,
     }
-
-
-def estimate_answer(log: EventLog, window: Window, rows: queries.Scored) -> dict[str, Any] | None:
-    """Expected metrics of all rows, and of the matched ones beside what became true of them: the method's own error."""
-    sql = f"SELECT probabilities FROM predictions WHERE {window.where()} AND role = 'champion' AND {queries.SERVED} AND length(probabilities) = {rows.p.shape[1]} LIMIT {MOST_ESTIMATED}"
-    table = log.arrow(sql)
-    if not table.num_rows:
-        return None
-    flat = pc.list_flatten(table.column("probabilities").combine_chunks()).to_numpy(zero_copy_only=False)
-    everything = estimated(np.asarray(flat, dtype=np.float64).reshape(-1, rows.p.shape[1]))
-    there, true = estimated(rows.p), rows.metrics(slice(None)) if len(rows.y) else {}
-    past = {name: {"estimated": there[name], "realised": true[name], "error": there[name] - true[name]} for name in there if name in true}
-    return {"method": "CBPE", "rows": table.num_rows, "metrics": queries.finite(everything), "on_matched_rows": past, "assumes": "calibrated probabilities and an unchanged P(y | x)", "sql": sql}
 
 
 def block_values(rows: queries.Scored) -> dict[str, list[float]]:

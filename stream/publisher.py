@@ -1,4 +1,9 @@
-"""From the journal to the broker: groups what was journalled, sends it, trims behind the log's word."""
+"""From the journal to the broker: reads behind a gateway, sends, and tells it what the log has confirmed.
+
+A process of its own beside each gateway process (`python -m stream.publisher JOURNAL`, begun by `stream.outbox`), so that
+making messages costs requests nothing. Its input ends with the gateway: it sends what is left and ends too. Each second it
+writes a line of JSON to its output: the confirmed sequences by source, and how many rows it has sent.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,11 @@ import contextlib
 import json
 import logging
 import os
-from collections import deque
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from stream import journal as journals
 from stream.batches import actual_batches, erasure_batches, prediction_batches, refusal_batches, rows_in, skipped
@@ -17,17 +24,16 @@ from stream.broker import BrokerUnavailable, Producer
 from stream.clickhouse import EventLog
 from stream.dead_letters import DeadLetters, Letter
 from stream.errors import LogUnavailable, QueryRejected
-from stream.journal import Journal, Record
-from stream.topics import JOINABLE, PREDICTIONS, partition_of
+from stream.journal import Reader, Record
+from stream.settings import Settings, read_settings
+from stream.topics import JOINABLE, PREDICTIONS
 
 log = logging.getLogger("champion.publisher")
 
 LINGER = 0.03
-MOST_PENDING = 100_000
+FULL = 1000  # rows of a round after which the next one follows at once
 STALLED = 20.0
-SLICE_BYTES = 8 << 20
-SLICE = 1000  # rows made into messages at a time: some two milliseconds of the loop
-A_RECORD = 4  # a record of one row costs as much as five rows of a large one
+DRAIN = 5.0
 ROWS = ("p", "a")
 
 Encoder = Callable[[Iterable[Record], str], Iterator[bytes]]
@@ -39,100 +45,75 @@ ENCODERS: dict[str, tuple[str, Encoder]] = {
 }
 
 
-def weight(record: Record) -> int:
-    """How many rows a record holds; what is no prediction and no actual counts as one."""
-    return max(1, rows_in(record)) if record["k"] in ROWS else 1
-
-
-def drained(pending: deque[Record]) -> Iterator[Record]:
-    """Records from the left while there are any."""
-    while pending:
-        yield pending.popleft()
-
-
-def slice_of(records: Iterator[Record]) -> list[Record]:
-    """The next records of some stream, bounded in work and bytes."""
-    group, work, size = [], 0, 0
-    while work < SLICE and size < SLICE_BYTES and (record := next(records, None)) is not None:
-        group.append(record)
-        work, size = work + A_RECORD + weight(record), size + record.get("z", 0)
-    return group
-
-
 class Publisher:
-    """Journals records now and publishes them soon; nothing is forgotten until the log confirms it."""
+    """Publishes one live journal and those of processes that are gone; what the log has not confirmed is sent again when in doubt."""
 
-    def __init__(self, root: Path, producer: Producer, log_: EventLog, *, partitions: int, most: int, fsync: bool) -> None:
-        """Make this process's journal under `root`."""
-        root.mkdir(parents=True, exist_ok=True)
-        self._root, self._producer, self._log, self._partitions = root, producer, log_, partitions
-        self.journal = Journal(root, most=most, fsync=fsync)
-        self._pending: deque[Record] = deque()
-        self._rows = 0
-        self._behind = False
-        self._wake = asyncio.Event()
-        self._cluster = ""
-        self._confirmed: dict[str, int] = {}
-        self._progressed = 0.0
+    def __init__(self, folder: Path, producer: Producer, log_: EventLog, say: Callable[[dict[str, Any]], None]) -> None:
+        """Follow the journal in `folder`; `say` is told once a second what is confirmed."""
+        self._folder, self._producer, self._log, self._say = folder, producer, log_, say
+        self._readers: dict[Path, Reader] = {}  # of journals of which the log has said how much it has
         self._adopted: dict[Path, int] = {}
-        self.sent_rows = 0
-        self._letters = DeadLetters(producer, f"journal-{self.journal.id}")
-
-    def record(self, deployment: str, record: Record, now: int) -> tuple[str, int]:
-        """Journal a record; answers its source and sequence. JournalFull where it cannot be kept."""
-        partition = partition_of(deployment, self._partitions)
-        sequence = self.journal.append(partition, record, now)
-        if self._rows < MOST_PENDING:
-            self._pending.append(record)
-            self._rows += weight(record)
-        else:
-            self._behind = True
-        self._wake.set()
-        return f"{self.journal.id}/{partition}", sequence
-
-    @property
-    def waiting(self) -> int:
-        """Records that the log has not confirmed."""
-        return sum(last - self._confirmed.get(f"{self.journal.id}/{p}", 0) for p, last in self.journal.sequences.items())
+        self._confirmed: dict[str, int] = {}
+        self._read: dict[str, int] = {}  # the last sequence sent, by source
+        self._progressed = 0.0
+        self._doubt = False
+        self._left = False
+        self._sent_rows = 0
+        self._letters = DeadLetters(producer, f"journal-{folder.name}")
 
     async def run(self) -> None:
-        """Publish for ever; cancel to stop."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._publish())
-            group.create_task(self._confirm())
+        """Publish until the gateway is gone and all that it left is sent."""
+        confirming = asyncio.create_task(self._confirm())
+        publishing = asyncio.create_task(self._publish())
+        await asyncio.wait([confirming, publishing], return_when=asyncio.FIRST_COMPLETED)
+        confirming.cancel()
+        publishing.cancel()
+        for task in await asyncio.gather(publishing, confirming, return_exceptions=True):
+            if isinstance(task, Exception):
+                raise task
+
+    def leave(self) -> None:
+        """The gateway is gone: end when all is sent."""
+        self._left = True
 
     async def _publish(self) -> None:
-        delay = 0.1
+        delay, cluster = LINGER, ""
         while True:
-            await self._wake.wait()
-            await asyncio.sleep(LINGER)
-            self._wake.clear()
+            last = self._left
             try:
                 await self._producer.check()
-                if self._cluster and self._producer.cluster != self._cluster:
-                    self._behind = True  # another broker: what the old one held may be gone
-                self._cluster = self._producer.cluster
-                if self._behind:
-                    await self._catch_up()
-                else:
-                    await self._send_pending()
-                delay = 0.1
+                if self._doubt or self._producer.cluster != cluster:  # another broker: what the old one held may be gone
+                    self._begin_again()
+                cluster = self._producer.cluster
+                delay = 0.0 if await self._round() >= FULL else LINGER
             except BrokerUnavailable as error:
                 log.debug("not published: %s", error)
-                self._behind = True
-                self._wake.set()
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
+                self._doubt, last = True, False
+                delay = min(max(delay, 0.1) * 2, 1.0)
+            if last and delay:
+                return
+            await asyncio.sleep(delay)
 
-    async def _send_pending(self) -> None:
-        while self._pending:
-            group = slice_of(drained(self._pending))
-            self._rows -= sum(map(weight, group))
-            await self._send(group, self.journal.id)
-            await asyncio.sleep(0)  # requests go in between
+    def _begin_again(self) -> None:
+        """Send again all that the log has not confirmed."""
+        self._doubt = False
+        self._progressed = asyncio.get_running_loop().time()
+        for reader in self._readers.values():
+            reader.rewind()
 
-    async def _send(self, records: list[Record], journal: str) -> None:
-        """Send records of one journal in their order, by kind and partition."""
+    async def _round(self) -> int:
+        """Send the next records of each journal; answers how many rows they had."""
+        rows = 0
+        for reader in list(self._readers.values()):
+            name = reader.folder.name
+            fresh = [record for record in reader.take() if record["s"] > self._confirmed.get(f"{name}/{record['p']}", 0)]
+            rows += await self._send(fresh, name)
+            self._read |= {f"{name}/{record['p']}": record["s"] for record in fresh}
+        return rows
+
+    async def _send(self, records: list[Record], journal: str) -> int:
+        """Send records of one journal in their order, by kind and partition; answers how many rows they had."""
+        rows = 0
         groups: dict[tuple[str, int], list[Record]] = {}
         for record in records:
             groups.setdefault((record["k"], record["p"]), []).append(record)
@@ -144,7 +125,9 @@ class Publisher:
                 log.exception("records that cannot be encoded")
                 messages = await self._one_by_one(group, encoder, journal)
             await self._producer.send(topic, messages, partition)
-            self.sent_rows += sum(rows_in(r) for r in group if r["k"] in ROWS)
+            rows += sum(rows_in(r) if r["k"] in ROWS else 1 for r in group)
+        self._sent_rows += rows
+        return rows
 
     async def _one_by_one(self, group: list[Record], encoder: Encoder, journal: str) -> list[bytes]:
         """Encode record by record; one that cannot be is put aside, and its sequence passed on as skipped."""
@@ -158,30 +141,15 @@ class Publisher:
                 messages.append(skipped(record, journal))
         return messages
 
-    async def _catch_up(self) -> None:
-        """Send again all that the log has not confirmed, from the files."""
-        self._behind, self._rows = False, 0
-        self._pending.clear()
-        self._progressed = asyncio.get_running_loop().time()
-        await self._resend(self.journal.folder)
-        for folder in list(self._adopted):
-            await self._resend(folder)
-
-    async def _resend(self, folder: Path) -> None:
-        after = {p: self._confirmed.get(f"{folder.name}/{p}", 0) for p in range(self._partitions)}
-        records = journals.read(folder, after)
-        while group := await asyncio.to_thread(slice_of, records):
-            await self._send(group, folder.name)
-
     async def _confirm(self) -> None:
-        """Each second: learn what the log has, trim, adopt orphans, notice that nothing moves."""
+        """Each second: learn what the log has, adopt and delete orphans, notice that nothing moves, tell."""
         loop = asyncio.get_running_loop()
         self._progressed = loop.time()
         while True:
             with contextlib.suppress(OSError):
                 self._adopt()
             try:
-                names = [self.journal.id, *(folder.name for folder in self._adopted)]
+                names = [folder.name for folder in (self._folder, *self._adopted)]
                 found = await asyncio.to_thread(
                     self._log.rows,
                     "SELECT source, sequence FROM log_progress WHERE splitByChar('/', source)[1] IN {names:Array(String)}",
@@ -191,36 +159,64 @@ class Publisher:
                 if confirmed != self._confirmed:
                     self._confirmed, self._progressed = confirmed, loop.time()
                 await self._trim()
+                for folder in (self._folder, *self._adopted):
+                    self._readers.setdefault(folder, Reader(folder))
             except (LogUnavailable, QueryRejected) as error:
                 log.debug("no word from the log: %s", error)
                 self._progressed = loop.time()
-            if not self.waiting and not self._adopted:
+            if all(last <= self._confirmed.get(source, 0) for source, last in self._read.items()):
                 self._progressed = loop.time()
             elif loop.time() - self._progressed > STALLED:
-                self._behind = True
-                self._wake.set()
+                self._doubt = True
+            self._say({"confirmed": {s: n for s, n in self._confirmed.items() if s.startswith(self._folder.name)}, "sent_rows": self._sent_rows})
             await asyncio.sleep(1.0)
 
     async def _trim(self) -> None:
-        prefix = self.journal.id + "/"
-        self.journal.trim({int(s.removeprefix(prefix)): n for s, n in self._confirmed.items() if s.startswith(prefix)})
+        """Delete adopted journals that the log has whole."""
         for folder, handle in list(self._adopted.items()):
-            after = {p: self._confirmed.get(f"{folder.name}/{p}", 0) for p in range(self._partitions)}
+            after = {int(s.split("/")[1]): n for s, n in self._confirmed.items() if s.startswith(folder.name + "/")}
             if await asyncio.to_thread(journals.trim_folder, folder, after):
-                journals.remove(folder)
                 os.close(handle)
                 del self._adopted[folder]
+                self._readers.pop(folder, None)
+                self._read = {s: n for s, n in self._read.items() if not s.startswith(folder.name + "/")}
 
     def _adopt(self) -> None:
         """Take over the journals of processes that are gone."""
-        for folder, handle in journals.orphans(self._root):
-            if folder != self.journal.folder and folder not in self._adopted:
-                self._adopted[folder] = handle
-                self._behind = True
-                self._wake.set()
+        for folder, handle in journals.orphans(self._folder.parent):
+            self._adopted[folder] = handle
 
-    async def drain(self, seconds: float) -> None:
-        """Wait until all is sent, at most so long; what is left is adopted by the next process."""
-        end = asyncio.get_running_loop().time() + seconds
-        while (self._pending or self._behind) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - bounded, at the end of a process
-            await asyncio.sleep(0.02)
+
+async def publish(folder: Path, settings: Settings) -> None:
+    """Publish a journal until standard input ends."""
+    producer = Producer(settings.bootstrap, administer=settings.administered_partitions, hours=settings.topic_retention_hours)
+    publisher = Publisher(folder, producer, EventLog(settings.eventlog_url), say)
+    running = asyncio.create_task(publisher.run())
+    gateway = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(gateway), sys.stdin)
+    await asyncio.wait([running, asyncio.create_task(gateway.read())], return_when=asyncio.FIRST_COMPLETED)
+    publisher.leave()
+    try:
+        await asyncio.wait_for(running, DRAIN)
+    except TimeoutError:
+        log.info("what is not sent is left to the next process")
+    finally:
+        await producer.stop()
+
+
+def say(word: dict[str, Any]) -> None:
+    """A line to the gateway; nothing where it is gone, which the end of standard input tells."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(word).encode() + b"\n")
+
+
+def main() -> None:
+    """The process. An interrupt is the gateway's to act on: it closes our input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    asyncio.run(publish(Path(sys.argv[1]), read_settings()))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
-from gateway.keys import FOLLOWER, PUBLISHER, TELEMETRY
+from gateway.keys import FOLLOWER, OUTBOX, TELEMETRY
 from gateway.protocols.native import csv_rows
 from stream.clock import now_us
 from stream.courier import Actual, actual_id, parse_item
@@ -74,7 +74,7 @@ def journal(request: web.Request, name: str, rows: list[Actual], now: int) -> st
     source, sequence = "", 0
     for at in range(0, len(rows), RECORD_ROWS):
         part = rows[at : at + RECORD_ROWS]
-        source, sequence = request.app[PUBLISHER].record(name, {"k": "a", "d": name, "rows": part}, now)
+        source, sequence = request.app[OUTBOX].record(name, {"k": "a", "d": name, "rows": part}, now)
     return f"{source}={sequence}" if source else ""
 
 

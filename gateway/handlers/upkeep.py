@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import job_id, propose, wait_after
-from gateway.keys import EVENT_LOG, FOLLOWER, PRODUCER, PUBLISHER
+from gateway.keys import EVENT_LOG, FOLLOWER, OUTBOX, PRODUCER
 from stream.association import literal
 from stream.clock import now_us
 from stream.dead_letters import send_again
@@ -31,7 +31,7 @@ async def erase(request: web.Request) -> web.Response:
     rows = await asyncio.to_thread(request.app[EVENT_LOG].rows, f"SELECT count() AS n FROM predictions WHERE {where}")
     erasure_id = job_id(request)
     record = {"k": "e", "d": name, "id": erasure_id, "a": association, "n": int(rows[0]["n"])}
-    source, sequence = request.app[PUBLISHER].record(name, record, now_us())
+    source, sequence = request.app[OUTBOX].record(name, record, now_us())
     return json_response({"erasure_id": erasure_id, "rows": int(rows[0]["n"]), "position": f"{source}={sequence}"}, 202)
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.admission import body_of, size_of
 from gateway.asked import MOST_ID, Asked, Served
 from gateway.errors import ApiError, api_error, error_response
-from gateway.keys import ADMISSION, FOLLOWER, PUBLISHER, SERVING, TELEMETRY, TRACES
+from gateway.keys import ADMISSION, FOLLOWER, OUTBOX, SERVING, TELEMETRY, TRACES
 from stream.clock import now_us
 from stream.errors import JournalFull
 
@@ -136,7 +136,7 @@ def note_refusal(request: web.Request, name: str, request_id: str, error: ApiErr
         "c": request.get("actor", ""),
     }
     try:
-        request.app[PUBLISHER].record(name, record, now_us())
+        request.app[OUTBOX].record(name, record, now_us())
     except JournalFull:
         request.app[TELEMETRY].unrecorded[name] += 1
 

@@ -5,6 +5,7 @@ What the test sent and what it was told is kept here, in plain lists; at the end
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pandas as pd
+import psutil
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 from aiokafka.errors import KafkaError
 
@@ -245,7 +247,7 @@ class Storm:
         return json.loads((self.system.folder / "run.json").read_text())[part]["pid"]
 
     def schedule(self):
-        faults = ["worker", "worker-1"] * self.kills + ["gateway"] * max(1, self.kills // 2) + ["eventlog", "pause", "lie"]
+        faults = ["worker", "worker-1"] * self.kills + ["gateway"] * max(1, self.kills // 2) + ["publisher"] * max(1, self.kills // 2) + ["eventlog", "pause", "lie"]
         faults += ["broker"] * max(1, self.kills // 3) if self.kafka is None else ["kafka"]
         self.rng.shuffle(faults)
         moments = sorted(self.rng.uniform(0.05, 0.9) for _ in faults)
@@ -263,6 +265,10 @@ class Storm:
             os.kill(pid, signal.SIGSTOP)
             time.sleep(self.pause)
             os.kill(pid, signal.SIGCONT)
+        elif fault == "publisher":
+            with contextlib.suppress(psutil.NoSuchProcess):  # the gateway may be down itself
+                for child in psutil.Process(self.pid("gateway")).children():
+                    child.kill()
         elif fault == "kafka":
             self.kafka.kill()
             time.sleep(5)

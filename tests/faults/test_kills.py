@@ -7,6 +7,7 @@ import signal
 import time
 import uuid
 
+import psutil
 import pytest
 
 from gateway.client import Client, Refusal
@@ -29,6 +30,12 @@ def kill(system, part):
     os.kill(json.loads((system.folder / "run.json").read_text())[part]["pid"], signal.SIGKILL)
 
 
+def publisher_of(system):
+    """The process id of the gateway's publisher."""
+    gateway = json.loads((system.folder / "run.json").read_text())["gateway"]["pid"]
+    return next(child.pid for child in psutil.Process(gateway).children() if "stream.publisher" in child.cmdline())
+
+
 def insist(call, seconds=60):
     """Try until the gateway answers: it may just be being restarted."""
     end = time.monotonic() + seconds
@@ -44,9 +51,11 @@ def insist(call, seconds=60):
 def test_every_part_may_die_in_the_middle_and_nothing_is_lost_or_counted_twice(world):
     rng = random.Random(3)
     recorded, actuals = {}, {}
-    schedule = {40: "worker", 80: "gateway", 120: "eventlog", 160: "broker", 200: "worker"}
+    schedule = {40: "worker", 60: "publisher", 80: "gateway", 120: "eventlog", 160: "broker", 180: "publisher", 200: "worker"}
     for k in range(240):
-        if k in schedule:
+        if schedule.get(k) == "publisher":
+            os.kill(publisher_of(world), signal.SIGKILL)
+        elif k in schedule:
             kill(world, schedule[k])
         ids = [f"{k}-{j}" for j in range(5)]
         rows = [{"x": rng.gauss(0, 1), "z": rng.gauss(0, 1)} for _ in ids]

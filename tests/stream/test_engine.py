@@ -239,7 +239,7 @@ def test_an_event_that_cannot_be_applied_is_refused_and_not_fatal(front):
 def test_a_record_that_cannot_be_encoded_is_put_aside_alone(world, tmp_path):
     async def publish():
         sink = Sink()
-        publisher = Publisher(tmp_path / "journal", sink, world.front.reader, partitions=1, most=1 << 20, fsync=False)
+        publisher = Publisher(tmp_path / "journal", sink, world.front.reader, lambda word: None)
         records = world.requests(3)
         records[1]["ts"] = [1 << 80] * 3
         await publisher._send(records, world.journal)

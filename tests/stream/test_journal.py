@@ -1,13 +1,14 @@
 """What the journal took is there after a crash; what it could not take is refused."""
 
 import os
+import random
 import subprocess
 import sys
 
 import pytest
 
 from stream.errors import JournalFull
-from stream.journal import Journal, orphans, read
+from stream.journal import Journal, Reader, orphans, read
 
 
 def make(tmp_path, **more):
@@ -33,6 +34,54 @@ def test_a_torn_end_is_left_out_and_the_rest_is_read(tmp_path):
     path = next(journal.folder.glob("*.seg"))
     path.write_bytes(path.read_bytes()[:-5])
     assert [r["value"] for r in read(journal.folder, {})] == list(range(9))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_reader_behind_the_writer_sees_each_record_once_and_in_order(tmp_path, seed):
+    rng = random.Random(seed)
+    journal = make(tmp_path, segment=2000)
+    reader = Reader(journal.folder)
+    seen, written = [], 0
+    for _ in range(400):
+        deed = rng.random()
+        if deed < 0.6:
+            journal.append(0, {"value": written, "pad": "x" * rng.randrange(300)}, 0)
+            written += 1
+        elif deed < 0.9:
+            seen += [r["value"] for r in reader.take(rng.choice((50, 500, 1 << 20)))]
+        else:
+            journal.trim({0: rng.randint(0, len(seen))})
+    while found := reader.take():
+        seen += [r["value"] for r in found]
+    assert seen == list(range(written))
+
+
+def test_a_reader_waits_for_a_record_that_is_there_in_part_and_passes_a_torn_one_that_was_left(tmp_path):
+    journal = make(tmp_path)
+    journal.append(0, {"value": 0}, 0)
+    path = next(journal.folder.glob("*.seg"))
+    start = path.stat().st_size
+    journal.append(0, {"value": 1}, 0)
+    whole = path.read_bytes()
+    reader = Reader(journal.folder)
+    for cut in range(start, len(whole)):
+        path.write_bytes(whole[:cut])
+        assert [r["value"] for r in reader.take()] == ([0] if cut == start else [])
+    path.write_bytes(whole)
+    assert [r["value"] for r in reader.take()] == [1]
+    path.write_bytes(whole + whole[start:-3])
+    assert reader.take() == [], "its writer may still be at it"
+    later = make(tmp_path / "other")
+    later.append(0, {"value": 2}, 0)
+    (journal.folder / "00000002.seg").write_bytes(next(later.folder.glob("*.seg")).read_bytes())
+    assert [r["value"] for r in reader.take()] == [2], "a writer that has begun another segment is done with this one"
+
+
+def test_a_journal_that_is_being_made_is_nobodys_orphan(tmp_path):
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "lock.new").touch()
+    assert list(orphans(tmp_path)) == []
+    assert (tmp_path / "fresh").exists()
 
 
 def test_trimming_unlinks_only_what_the_log_has_confirmed(tmp_path):
