@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gateway.client import Refusal
-from gateway.commands import deployments, external, log, models, upkeep, watching
+from gateway.commands import deployments, external, log, models, monitoring, upkeep, watching
 from gateway.commands.common import settings
 from stream.errors import SettingsError
 
@@ -138,7 +138,7 @@ def demo(leave: bool, rows: int, kill: bool) -> None:
     sys.exit(run(leave=leave, rows=rows, kill=kill))
 
 
-for module in (models, deployments, external, log, upkeep, watching):
+for module in (models, deployments, monitoring, external, log, upkeep, watching):
     own = [c for c in vars(module).values() if isinstance(c, click.Command) and c.callback is not None and c.callback.__module__ == module.__name__]
     nested = {inner for outer in own if isinstance(outer, click.Group) for inner in outer.commands.values()}
     for found in own:

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.errors import Handler, json_response
-from gateway.handlers import actuals, custom, deployments, humility, inference, models, monitoring, predictions, projects, system, upkeep, watching
+from gateway.handlers import actuals, custom, deployments, humility, inference, models, monitoring, predictions, projects, settings, system, upkeep, watching
 from gateway.portal import views
 
 
@@ -59,7 +59,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/deployments", deployments.create, "deploy a model", "deployments"),
     Route("GET", "/v1/deployments", deployments.many, "all deployments", "deployments"),
     Route("GET", "/v1/deployments/{d}", deployments.one, "one deployment", "deployments"),
-    Route("PATCH", "/v1/deployments/{d}", deployments.change, "pause, resume, archive", "deployments"),
+    Route("PATCH", "/v1/deployments/{d}", settings.change, "pause, resume, archive; threshold, payoff, explanations, detectors", "deployments"),
     Route("DELETE", "/v1/deployments/{d}", deployments.delete, "delete", "deployments"),
     Route("POST", "/v1/deployments/{d}/predictions", predictions.predict, "score rows (JSON or CSV)", "predictions"),
     Route("POST", "/v1/deployments/{d}/predictions/external", predictions.external, "hand in what a model elsewhere said", "predictions"),
@@ -89,8 +89,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/deployments/{d}/challengers", deployments.add_challenger, "add a challenger", "deployments"),
     Route("DELETE", "/v1/deployments/{d}/challengers/{m}", deployments.remove_challenger, "remove a challenger", "deployments"),
     Route("POST", "/v1/deployments/{d}/replays", deployments.replay, "score stored requests with another model", "deployments"),
+    Route("POST", "/v1/deployments/{d}/drift-checks", deployments.check_drift, "tell a window's rows from the training rows, all inputs together", "deployments"),
     Route("POST", "/v1/deployments/{d}/retraining", deployments.retrain, "retrain from what production saw", "deployments"),
-    Route("GET", "/v1/deployments/{d}/jobs", deployments.jobs, "replays and retrainings", "deployments"),
+    Route("GET", "/v1/deployments/{d}/jobs", deployments.jobs, "replays, retrainings and drift checks", "deployments"),
     Route("DELETE", "/v1/deployments/{d}/jobs/{j}", deployments.cancel, "break a replay off", "deployments"),
     Route("GET", "/v1/deployments/{d}/service-health", monitoring.service_health, "requests, errors, latency", "monitoring"),
     Route("GET", "/v1/deployments/{d}/data-quality", monitoring.quality, "missing, out-of-range and unseen inputs; refused requests", "monitoring"),

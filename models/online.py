@@ -1,10 +1,7 @@
-"""What learns or watches in one recorded order: the only importer of River.
+"""Models that learn in one recorded order.
 
 `Learner` is a River model of an allow-list that learns from each outcome; the same rows in the same
 order give the same bits.
-
-`ConceptDetector` is ADWIN (Bifet and Gavaldà 2007) on a champion's errors, primed with held-out ones in a
-seeded order: without priming a jump is found thousands of rows late.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ import json
 import pickle
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -23,83 +19,6 @@ import numpy as np
 from models.errors import DataError
 from models.schema import Schema, Target
 from models.types import Floats
-
-DELTA = 0.002
-MOST_PRIMED = 5000
-
-
-@dataclass(frozen=True)
-class Change:
-    """Where an alarm rose: the index of the error that raised it, the means before and after, the window that is left."""
-
-    index: int
-    before: float
-    after: float
-    width: int
-
-    @property
-    def direction(self) -> str:
-        """Whether the errors grew."""
-        return "worse" if self.after > self.before else "better"
-
-
-class ConceptDetector:
-    """ADWIN on errors in [0, 1]; alarms while it is primed are discarded."""
-
-    def __init__(self, priming: Floats) -> None:
-        """Prime with held-out errors."""
-        from river import drift
-
-        kind: Any = drift.ADWIN
-        self._adwin = kind(delta=DELTA)
-        for value in priming.tolist():
-            self._adwin.update(value)
-        self.seen = 0
-
-    @property
-    def width(self) -> int:
-        """How many errors its window holds."""
-        return int(self._adwin.width)
-
-    def update(self, errors: Floats) -> list[Change]:
-        """Feed errors in their order; answers the alarms."""
-        found = []
-        for value in errors.tolist():
-            before = self._adwin.estimation
-            self._adwin.update(value)
-            if self._adwin.drift_detected:
-                found.append(Change(self.seen, float(before), float(self._adwin.estimation), int(self._adwin.width)))
-            self.seen += 1
-        return found
-
-
-def errors_of(task: str, y: Any, chosen: Any, values: Any, scale: float) -> Floats:
-    """0 or 1 for classes; |error| as a share of the target's training range, at most 1, for values."""
-    if task != "regression":
-        return np.asarray(np.asarray(y) != np.asarray(chosen), dtype=np.float64)
-    return np.asarray(np.clip(np.abs(np.asarray(y, dtype=np.float64) - np.asarray(values, dtype=np.float64)) / max(scale, 1e-12), 0.0, 1.0))
-
-
-def priming_of(errors: Floats) -> dict[str, Any]:
-    """Held-out errors as a package keeps them: how many, and their quantiles."""
-    known = errors[np.isfinite(errors)]
-    return {"rows": len(known), "quantiles": np.quantile(known, np.linspace(0, 1, 201)).tolist() if len(known) else [], "mean": float(known.mean()) if len(known) else None}
-
-
-def primed(metadata: dict[str, Any], task: str) -> ConceptDetector:
-    """A detector for a package; one made by an older version is primed with its holdout accuracy."""
-    kept = metadata.get("priming") or {}
-    rng = np.random.default_rng(20261123)
-    rows = min(int(kept.get("rows", 1000)), MOST_PRIMED)
-    mean = kept.get("mean", 1 - metadata.get("metrics", {}).get("accuracy", 0.5) if task != "regression" else None)
-    if mean is None:
-        return ConceptDetector(np.zeros(0))
-    if task != "regression":
-        errors = np.zeros(rows)
-        errors[: round(rows * mean)] = 1.0
-        return ConceptDetector(rng.permutation(errors))
-    return ConceptDetector(np.interp(rng.random(rows), np.linspace(0, 1, 201), kept["quantiles"]))
-
 
 # Kind → its parameters with default and bounds; a learner has no others.
 LEARNERS: dict[str, dict[str, tuple[float, float, float]]] = {

@@ -10,11 +10,11 @@ from models.analysis import Analysis
 from models.autopilot import Entry, Result
 from models.baseline import drift_score, freeze
 from models.conformal import residual_quantiles
+from models.detectors import errors_of, priming_of
 from models.insights.curves import curves
 from models.insights.importance import normalised, permutation_importance
 from models.losses import Losses, learn_losses
 from models.metrics import decide
-from models.online import errors_of, priming_of
 from models.preparation import Options, Prepared, prepare
 from models.registry import Registry
 from models.schema import Target

@@ -1,4 +1,4 @@
-"""Cohorts and the concept detector that reads them: the champion's errors in one recorded order.
+"""Cohorts and the detectors that read them: the champion's errors, and inputs where that is asked for, in one recorded order.
 
 A cohort is the rows of a stretch of event time, taken once it is mature: all of its rows have their
 outcome, or the 95 % label delay has passed on the outcomes' own clock. That it matured is an event with
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from models.online import Change, ConceptDetector, errors_of, primed
+from models.detectors import ERROR, Change, ConceptDetector, OtherDetector, errors_of, primed, priming_errors
 from models.registry import Registry
 from models.types import Floats
 from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
-from stream.events import CohortMatured, ConceptDriftDetected
+from stream.events import ChangeDetected, CohortMatured, ConceptDriftDetected
 from stream.queries import SERVED, outcomes_as_of
 from stream.recount import package_of
 
@@ -35,6 +35,13 @@ def rows_of(deployment: str, cohort: CohortMatured) -> str:
     span = f"occurred_at >= fromUnixTimestamp64Micro({cohort.start}) AND occurred_at < fromUnixTimestamp64Micro({cohort.end})"
     known = outcomes_as_of(deployment, cohort.cut, f"role = 'champion' AND {SERVED} AND {span}")
     return f"SELECT {COLUMNS} FROM {known} ORDER BY occurred_at, event_id"
+
+
+def inputs_of(deployment: str, cohort: CohortMatured, name: str) -> str:
+    """The SELECT of an input's values over a cohort, outcome or not, in their order, as they were known when it matured."""
+    known = f"recorded_at <= fromUnixTimestamp64Micro({cohort.cut}) AND occurred_at >= fromUnixTimestamp64Micro({cohort.start}) AND occurred_at < fromUnixTimestamp64Micro({cohort.end})"
+    has = f"mapContains(features_num, {literal(name)}) AND isFinite(features_num[{literal(name)}])"
+    return f"SELECT toUnixTimestamp64Micro(occurred_at) AS time, features_num[{literal(name)}] AS value FROM predictions WHERE deployment = {literal(deployment)} AND role = 'champion' AND {known} AND {has} ORDER BY occurred_at, event_id"
 
 
 def next_cohort(log: EventLog, deployment: str, after: int) -> CohortMatured | None:
@@ -61,18 +68,19 @@ def next_cohort(log: EventLog, deployment: str, after: int) -> CohortMatured | N
 class Detectors:
     """A deployment's detectors by model, as the cohorts that were read have made them."""
 
-    def __init__(self, log: EventLog, registry: Registry, deployment: str) -> None:
-        """Begin before the first cohort."""
-        self._log, self._registry, self._deployment = log, registry, deployment
+    def __init__(self, log: EventLog, registry: Registry, deployment: str, asked: list[dict[str, str]]) -> None:
+        """Begin before the first cohort; `asked` are the detectors beside the one that is always there."""
+        self._log, self._registry, self._deployment, self.asked = log, registry, deployment, asked
+        self._others: dict[tuple[str, str, str], OtherDetector] = {}  # by kind, what it is on, and model
         self._detectors: dict[str, ConceptDetector] = {}
         self._times: dict[str, list[int]] = {}  # of the errors that the detector still holds in its window
         self.read = 0
 
-    def feed(self, cohort: CohortMatured) -> list[ConceptDriftDetected]:
-        """Read a cohort's rows in their order; answers the alarms, one a model at most."""
+    def feed(self, cohort: CohortMatured) -> list[ConceptDriftDetected | ChangeDetected]:
+        """Read a cohort's rows in their order; answers the alarms, one a model and detector at most."""
         sql = rows_of(self._deployment, cohort)
         table = self._log.arrow(sql)
-        told = []
+        told: list[ConceptDriftDetected | ChangeDetected] = []
         for model_id in pc.unique(table.column("model_id")).to_pylist():
             part = table.filter(pc.equal(table.column("model_id"), model_id))
             target = package_of(self._registry, model_id).schema.target
@@ -85,9 +93,40 @@ class Detectors:
             changes = detector.update(errors)
             if changes:
                 told.append(self._fact(model_id, detector, changes, times, cohort, sql))
+            for one in self.asked:
+                if one["on"] == ERROR:
+                    told += self._other(one["kind"], ERROR, model_id, errors, part.column("time").to_pylist(), cohort, sql)
             del times[: max(0, len(times) - detector.width)]
+        for one in self.asked:
+            if one["on"] != ERROR and table.num_rows:
+                told += self._input(one["kind"], one["on"], table.column("model_id")[0].as_py(), cohort)
         self.read += 1
         return told
+
+    def _input(self, kind: str, name: str, model_id: str, cohort: CohortMatured) -> list[ChangeDetected]:
+        """A detector on an input, whatever model answered; its values are shares of the range in the first one's training rows."""
+        first = next((m for k, on, m in self._others if (k, on) == (kind, name)), model_id)
+        bins = next((b for b in package_of(self._registry, first).baseline.features if b.name == name and b.kind == "numeric"), None)
+        if bins is None:
+            return []
+        sql = inputs_of(self._deployment, cohort, name)
+        table = self._log.arrow(sql)
+        values = np.clip((table.column("value").to_numpy() - bins.low) / max(bins.high - bins.low, 1e-12), 0.0, 1.0)
+        return self._other(kind, name, first, values, table.column("time").to_pylist(), cohort, sql)
+
+    def _other(self, kind: str, on: str, model_id: str, values: Floats, times: list[int], cohort: CohortMatured, sql: str) -> list[ChangeDetected]:
+        detector = self._others.get((kind, on, model_id))
+        if detector is None:
+            package = package_of(self._registry, model_id)
+            priming = priming_errors(package.metadata, package.schema.target.task) if on == ERROR else np.zeros(0)
+            detector = self._others[(kind, on, model_id)] = OtherDetector(kind, priming)
+        begun = detector.seen
+        changes = detector.update(values)
+        if not changes:
+            return []
+        last = changes[-1]
+        up, down = ("worse", "better") if on == ERROR else ("up", "down")
+        return [ChangeDetected(kind, on, model_id, up if last.after > last.before else down, last.before, last.after, iso(times[last.index - begun]), iso(cohort.end), [c.index for c in changes], sql)]
 
     @staticmethod
     def _errors(target: Any, part: Any) -> Floats:

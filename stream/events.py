@@ -192,6 +192,40 @@ class ReplayFinished(Fact):
 
 
 @dataclass(frozen=True)
+class DriftCheckRequested(Fact):
+    """The rows of a window are to be told from those a model was trained on, or from a reference window."""
+
+    TYPE: ClassVar[str] = "drift_check_requested"
+    check_id: str
+    model_id: str
+    start: str
+    end: str
+    reference_start: str = ""
+    reference_end: str = ""
+    scheduled: bool = False
+
+
+@dataclass(frozen=True)
+class DriftChecked(Fact):
+    """A drift check ended: how well the rows were told apart (AUC), what each input carries of it; or its error."""
+
+    TYPE: ClassVar[str] = "drift_checked"
+    check_id: str
+    model_id: str
+    start: str
+    end: str
+    auc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    status: str = "unknown"
+    importance: dict[str, float] = field(default_factory=dict)
+    rows: int = 0
+    reference_rows: int = 0
+    sql: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class RetrainingStarted(Fact):
     """A training set is to be made from the log up to a cut-off, and AutoPilot run on it."""
 
@@ -376,6 +410,23 @@ class ConceptDriftDetected(Fact):
     before: float
     after: float
     since: str
+    until: str
+    indices: list[int]
+    sql: str
+
+
+@dataclass(frozen=True)
+class ChangeDetected(Fact):
+    """A detector that was asked for alarmed, on the champion's error or on an input: where, and the means before and after."""
+
+    TYPE: ClassVar[str] = "change_detected"
+    detector: str
+    on: str
+    model_id: str
+    direction: str
+    before: float
+    after: float
+    at: str
     until: str
     indices: list[int]
     sql: str

@@ -4,7 +4,7 @@
 `accuracy.loss` (how much worse than the baseline, as a share), `estimated.METRIC` and `estimated.loss` (the same before the actuals), `accuracy.match_rate`, `health.error_rate`,
 `health.p99_ms`, `health.requests`, `humility.rate`, `disagreement.mean` and `disagreement.rate` (how far, and how often in the class, a challenger differs on the rows
 that it shadows: the routed one's in a guard, else the greatest of all), `custom.NAME` (a metric of one's own), `silence.predictions` and `silence.actuals` (seconds
-since the last one was received). Windows end at the newest event; silences at the wall clock.
+since the last one was received), `drift.multivariate` (the AUC of the newest drift check that ended in the window), `concept.worse` and `concept.changes` (alarms of the champion's errors growing, and of the detectors that were asked for). Windows end at the newest event; silences at the wall clock.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from models.registry import Registry
 from stream import queries
 from stream.association import literal
 from stream.clickhouse import EventLog
-from stream.clock import iso
+from stream.clock import iso, parse_time
 from stream.custom import NAME, newest_value
 from stream.disagreement import totals
 from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 
-PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "disagreement.mean", "disagreement.rate", "silence.predictions", "silence.actuals", "estimated.loss"})
+PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "disagreement.mean", "disagreement.rate", "silence.predictions", "silence.actuals", "estimated.loss", "concept.worse", "concept.changes", "drift.multivariate"})
 SPAN = re.compile(r"(\d+)([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -73,12 +73,16 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
     start = end - seconds_of(rule.get("window", "1d")) * 1_000_000
     window = Window(deployment, start, end + 1, 86_400, str(rule.get("model_id", "")))
     told = {"from": iso(start), "to": iso(end)}
+    if measure == "drift.multivariate":
+        return told_apart(catalog, deployment, start, told)
     if measure.startswith("drift."):
         return drifted(log, registry, catalog, rule, replace(window, start=start // 60_000_000 * 60_000_000), told)
     if measure.startswith("quality."):
         found = quality_answer(log, registry, replace(window, start=start // 60_000_000 * 60_000_000), window.model_id or catalog.deployment(deployment).now.champion)
         known_inputs = [i for i in found["inputs"] if i["rows"] >= int(rule.get("least_rows", 100))]
         return Measured(float(sum(i["status"] == "failing" for i in known_inputs)) if known_inputs else None, told, found["sql"])
+    if measure.startswith("concept."):
+        return alarmed(catalog, deployment, measure[8:], start, told)
     if measure.startswith("health."):
         return healthy(log, rule, replace(window, start=now - seconds_of(rule.get("window", "1d")) * 1_000_000, end=None), now)
     if measure.startswith("custom."):
@@ -140,6 +144,22 @@ def disagreement(log: EventLog, catalog: Catalog, rule: dict[str, Any], window: 
         if found["rows"] >= int(rule.get("least_rows", 100)) and value is not None and (best.value is None or value > best.value):
             best = Measured(value, told, sql)
     return best
+
+
+def told_apart(catalog: Catalog, deployment: str, start: int, told: dict[str, Any]) -> Measured:
+    """The AUC of the newest drift check."""
+    ended = [job.result for job in catalog.drift_checks(deployment) if job.state == "finished" and parse_time(job.result["end"]) > start]
+    best = max(ended, key=lambda result: str(result["end"]), default=None)
+    return Measured(best["auc"] if best else None, told, str(best["sql"]) if best else "")
+
+
+def alarmed(catalog: Catalog, deployment: str, what: str, start: int, told: dict[str, Any]) -> Measured:
+    """How many alarms of detectors a window has seen."""
+    watch = catalog.watch
+    facts = [f for f in watch.concepts.get(deployment, []) if f.direction == "worse"] if what == "worse" else watch.changes.get(deployment, [])
+    kind = "concept_drift_detected" if what == "worse" else "change_detected"
+    sql = f"SELECT * FROM events WHERE deployment = {literal(deployment)} AND type = '{kind}' ORDER BY sequence"
+    return Measured(float(sum(parse_time(fact.until) > start for fact in facts)), told, sql)
 
 
 def newest(log: EventLog, deployment: str, *, matched: bool) -> int | None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from models.baseline import drift_score, with_prediction
 from models.conformal import residual_quantiles
+from models.detectors import errors_of, priming_of
 from models.insights.curves import curves
 from models.members import OnlineMember
 from models.metrics import decide
-from models.online import errors_of, priming_of
 from models.registry import Registry
 from models.scoring import Part, ScoringPlan
 from stream import queries

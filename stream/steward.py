@@ -16,12 +16,12 @@ from models.registry import Registry
 from stream import alerts, policies
 from stream.broker import BrokerUnavailable
 from stream.clickhouse import EventLog
-from stream.clock import iso, now_us
+from stream.clock import iso, now_us, parse_time
 from stream.concepts import Detectors, next_cohort
 from stream.control import Follower
 from stream.errors import LogUnavailable, QueryRejected, Refused
-from stream.events import AlertCleared, AlertRaised, DeploymentConfigured, Fact
-from stream.measures import measured
+from stream.events import AlertCleared, AlertRaised, ChangeDetected, DeploymentConfigured, DriftCheckRequested, Fact, new_id
+from stream.measures import measured, newest, seconds_of
 from stream.policy_runs import PolicyRuns
 from stream.teller import Teller
 
@@ -60,6 +60,7 @@ class Steward:
                 moved = await asyncio.to_thread(self._moved)
                 if moved:
                     await self._concepts()
+                    await self._checks()
                 await self._alerts(moved=moved)
                 await self._guards()
                 await self._runs.look(moved=moved)
@@ -104,15 +105,30 @@ class Steward:
     async def _concept(self, name: str) -> bool:
         """One cohort; answers whether there was one. A detector that this process lacks is made again from the events."""
         cohorts = self._follower.catalog.watch.cohorts.get(name, [])
-        detectors = self._detectors.get(name)
-        if detectors is None or detectors.read > len(cohorts):
-            detectors = self._detectors[name] = Detectors(self._log, self._registry, name)
+        detectors, asked = self._detectors.get(name), self._follower.catalog.deployments[name].settings.get("detectors") or []
+        if detectors is None or detectors.read > len(cohorts) or detectors.asked != asked:
+            detectors = self._detectors[name] = Detectors(self._log, self._registry, name, asked)
         while detectors.read < len(cohorts):
             cohort = cohorts[detectors.read]
             for fact in await asyncio.to_thread(detectors.feed, cohort):
-                await self._say(fact, name, f"{fact.model_id}:{cohort.end}")
+                which = f"{fact.detector}:{fact.on}:" if isinstance(fact, ChangeDetected) else ""
+                await self._say(fact, name, f"{which}{fact.model_id}:{cohort.end}")
         found = await asyncio.to_thread(next_cohort, self._log, name, cohorts[-1].end if cohorts else 0)
         return found is not None and await self._say(found, name, f"{found.start}:{len(cohorts)}")
+
+    async def _checks(self) -> None:
+        """Drift checks that are due: one for each whole span of event time, of the span before it."""
+        for deployment in list(self._follower.catalog.deployments.values()):
+            asked = deployment.settings.get("drift_checks")
+            if not asked or deployment.state != "active":
+                continue
+            every, window = (seconds_of(asked[name]) * 1_000_000 for name in ("every", "window"))
+            last = await asyncio.to_thread(newest, self._log, deployment.name, matched=False)
+            end = (last or 0) // every * every
+            known = self._follower.catalog.drift_checks(deployment.name)
+            if end and not any(job.request["scheduled"] and parse_time(job.request["end"]) >= end for job in known):
+                key = f"{deployment.name}:{end}:{every}"
+                await self._say(DriftCheckRequested(new_id(key)[:12], deployment.now.champion, iso(end - window), iso(end), scheduled=True), deployment.name, key)
 
     # alerts
 

@@ -1,4 +1,4 @@
-"""The trainer: takes queued projects, retrainings and replays from the catalog, one at a time."""
+"""The trainer: takes queued projects, retrainings, replays and drift checks from the catalog, one at a time."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from stream.erasure import ASSOCIATION
 from stream.errors import LogUnavailable, QueryRejected, Refused
 from stream.events import (
     ChallengerAdded,
+    DriftChecked,
+    DriftCheckRequested,
     Fact,
     ModelRegistered,
     ProjectCompleted,
@@ -35,6 +37,7 @@ from stream.events import (
 from stream.heartbeats import heartbeats
 from stream.jobs import sources, training_set
 from stream.jobs.autopilot import Run
+from stream.jobs.drift_check import check
 from stream.jobs.replay import replay
 from stream.projections.catalog import RUNNING, Job, Project
 from stream.secret import checkpoint_key
@@ -86,10 +89,8 @@ class Trainer:
                 await asyncio.sleep(0.1)
             elif isinstance(found, Project):
                 await self._train(found)
-            elif found.kind == "replay":
-                await self._replay(found)
             else:
-                await self._prepare(found)
+                await {"replay": self._replay, "drift_check": self._check, "retraining": self._prepare}[found.kind](found)
 
     def _next(self) -> Project | Job | None:
         """The oldest work that is queued, or that this trainer had begun before it was restarted."""
@@ -259,6 +260,19 @@ class Trainer:
         with contextlib.suppress(LogUnavailable, QueryRejected):
             await self._until_logged(job.job_id, rows)
         await self._say(ReplayFinished(job.job_id, rows), job.deployment)
+
+    async def _check(self, job: Job) -> None:
+        """Tell a window's rows from those of its reference."""
+        asked = DriftCheckRequested(**job.request)
+        try:
+            found = await asyncio.to_thread(check, self._log, self._registry, self._artifacts, self._follower.catalog, job.deployment, asked)
+        except (BrokerUnavailable, LogUnavailable) as error:
+            log.warning("a drift check waits: %s", error)
+            await asyncio.sleep(1.0)
+            return  # it is queued still
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job ends with its reason
+            found = DriftChecked(job.job_id, asked.model_id, asked.start, asked.end, error=f"{error}" or type(error).__name__)
+        await self._say(found, job.deployment)
 
     async def _until_logged(self, replay_id: str, rows: int) -> None:
         """Wait until the log has the replay's rows, a minute at most."""

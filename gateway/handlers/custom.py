@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.errors import ApiError, object_body
 from gateway.handlers.common import catalog_of, stamped, wait_after, window_of
-from gateway.handlers.deployments import configure
+from gateway.handlers.settings import configure
 from gateway.keys import EVENT_LOG, FOLLOWER
 from stream.custom import answer, defined, read_metric
 from stream.queries import Window

@@ -10,19 +10,18 @@ from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import catalog_of, job_id, moment, page, propose, wait_after
+from gateway.handlers.settings import SETTINGS, configure, to_state
 from gateway.handlers.status import with_status, with_status_then
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SERVING
 from models.members import EXTERNAL
 from models.online import read_learner
-from models.payoff import read_payoff
 from stream.clock import iso, now_us, parse_time
 from stream.events import (
     ChallengerAdded,
     ChallengerRemoved,
     ChampionChanged,
-    DeploymentConfigured,
     DeploymentCreated,
-    DeploymentStateChanged,
+    DriftCheckRequested,
     OnlineChallengerAdded,
     ReplayFinished,
     ReplayRequested,
@@ -35,7 +34,6 @@ from stream.recount import package_of
 from stream.snapshots import snapshot
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-ACTIONS = {"pause": "paused", "resume": "active", "archive": "archived", "active": "active", "paused": "paused", "archived": "archived"}
 
 
 def deployment_json(catalog: Catalog, deployment: Deployment) -> dict[str, Any]:
@@ -74,7 +72,7 @@ async def create(request: web.Request) -> web.Response:
     catalog = request.app[FOLLOWER].catalog
     model = catalog.model(str(data["model_id"]))
     settings = {k: v for k, v in data.items() if k not in {"name", "model_id", "association_id"}}
-    if early := sorted(set(settings) & {"routes", "guard", "custom_metrics", "humility", "payoff", "explain"}):
+    if early := sorted(set(settings) & {"routes", "guard", "custom_metrics", "humility", *SETTINGS} - {"threshold"}):
         raise ApiError(422, "set_it_after", f"{early[0]} is set on a deployment that exists: it has a call of its own")
     fact = DeploymentCreated(model.model_id, str(data.get("association_id") or ""), settings)
     _, position = await propose(request, fact, name)
@@ -97,65 +95,6 @@ async def one(request: web.Request) -> web.Response:
     catalog, at = await catalog_of(request), moment(request, "as_of")
     found = deployment_json(catalog, catalog.deployment(request.match_info["d"]))
     return json_response(await with_status(request.app, found) if at is None else await with_status_then(request.app, catalog, found, at))
-
-
-async def change(request: web.Request) -> web.Response:
-    """Pause, resume or archive by `state`; or set the class `threshold` of two classes, the `payoff`, or the share of answers to `explain` (null takes each away)."""
-    data = await object_body(request)
-    if "threshold" in data:
-        return await set_threshold(request, data)
-    if "payoff" in data:
-        return await set_payoff(request, data)
-    if "explain" in data:
-        return await set_explained(request, data)
-    if not data.get("state"):
-        raise ApiError(422, "missing_field", "missing: state, threshold, payoff or explain", [{"field": "state"}])
-    state = ACTIONS.get(str(data["state"]))
-    if state is None:
-        raise ApiError(422, "wrong_state", f"state is one of {', '.join(ACTIONS)}")
-    return await to_state(request, state, str(data.get("reason", "")))
-
-
-async def configure(request: web.Request, settings: dict[str, Any], reason: str) -> web.Response:
-    """Put settings through control; answered once this gateway serves by them."""
-    name = request.match_info["d"]
-    deployment = request.app[FOLLOWER].catalog.deployment(name)
-    _, position = await propose(request, DeploymentConfigured(settings, reason), name)
-    await request.app[SERVING].loaded(name, deployment.now.version)
-    return json_response({"name": name, "version": deployment.now.version, "settings": deployment.settings, "position": position})
-
-
-async def set_threshold(request: web.Request, data: dict[str, Any]) -> web.Response:
-    """The positive class from this probability on."""
-    catalog = request.app[FOLLOWER].catalog
-    deployment = catalog.deployment(request.match_info["d"])
-    value = data["threshold"]
-    if catalog.models[deployment.now.champion].task != "binary":
-        raise ApiError(422, "wrong_threshold", "a threshold is for two classes")
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
-        raise ApiError(422, "wrong_threshold", "threshold is a number between 0 and 1, or null")
-    return await configure(request, {"threshold": value}, str(data.get("reason", "")))
-
-
-async def set_explained(request: web.Request, data: dict[str, Any]) -> web.Response:
-    """The share of the champion's answers that the worker explains and the log keeps."""
-    deployment = request.app[FOLLOWER].catalog.deployment(request.match_info["d"])
-    value = data["explain"]
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1):
-        raise ApiError(422, "wrong_share", "explain is a share of the answers above 0 and up to 1, or null")
-    if (await asyncio.to_thread(package_of, request.app[REGISTRY], deployment.now.champion)).plan.external:
-        raise ApiError(422, "scored_elsewhere", "a model that predicts elsewhere cannot be explained here")
-    return await configure(request, {"explain": value}, str(data.get("reason", "")))
-
-
-async def set_payoff(request: web.Request, data: dict[str, Any]) -> web.Response:
-    """What each pair of what came true and what was said is worth: {actual: {predicted: value}}."""
-    deployment = request.app[FOLLOWER].catalog.deployment(request.match_info["d"])
-    package = await asyncio.to_thread(package_of, request.app[REGISTRY], deployment.now.champion)
-    if package.schema.target.task == "regression":
-        raise ApiError(422, "wrong_payoff", "a payoff is for classes; for values define a custom metric")
-    payoff = read_payoff(data["payoff"], package.schema.target.classes) if data["payoff"] is not None else None
-    return await configure(request, {"payoff": payoff}, str(data.get("reason", "")))
 
 
 async def routes(request: web.Request) -> web.Response:
@@ -202,14 +141,6 @@ def read_routes(catalog: Catalog, deployment: Deployment, data: Any) -> list[dic
 async def delete(request: web.Request) -> web.Response:
     """Delete: it answers no more; its events stay in the log."""
     return await to_state(request, "deleted", request.query.get("reason", ""))
-
-
-async def to_state(request: web.Request, state: str, reason: str) -> web.Response:
-    """Change a deployment's state."""
-    name = request.match_info["d"]
-    request.app[FOLLOWER].catalog.deployment(name)
-    _, position = await propose(request, DeploymentStateChanged(state, reason), name)
-    return json_response({"name": name, "state": state, "position": position})
 
 
 async def promote(request: web.Request) -> web.Response:
@@ -312,6 +243,24 @@ async def replay(request: web.Request) -> web.Response:
     return json_response({"replay_id": replay_id, "state": "queued", "position": position}, 202)
 
 
+async def check_drift(request: web.Request) -> web.Response:
+    """Have the trainer tell the rows of a window from those the champion was trained on, or from those of `reference` (FROM..TO): {"from", "to", "reference"?}."""
+    data = await object_body(request, "from", "to")
+    name = request.match_info["d"]
+    champion = request.app[FOLLOWER].catalog.deployment(name).now.champion
+    first, dots, last = str(data.get("reference") or "").partition("..")
+    try:
+        start, end = iso(parse_time(data["from"])), iso(parse_time(data["to"]))
+        reference = (iso(parse_time(first)), iso(parse_time(last))) if dots else ("", "")
+    except (ValueError, OverflowError) as error:
+        raise ApiError(422, "wrong_time", str(error)) from error
+    if start >= end or (dots and reference[0] >= reference[1]) or bool(first) != bool(dots):
+        raise ApiError(422, "wrong_window", "'from' must be before 'to', and a reference is FROM..TO")
+    check_id = job_id(request)
+    _, position = await propose(request, DriftCheckRequested(check_id, champion, start, end, *reference), name)
+    return json_response({"check_id": check_id, "state": "queued", "position": position}, 202)
+
+
 async def retrain(request: web.Request) -> web.Response:
     """Make a training set of stored requests and the actuals known now, and run AutoPilot on it.
 
@@ -334,7 +283,7 @@ async def retrain(request: web.Request) -> web.Response:
 
 
 async def jobs(request: web.Request) -> web.Response:
-    """Replays and retrainings of a deployment, newest first."""
+    """Replays, retrainings and drift checks of a deployment, newest first."""
     await wait_after(request)
     name = request.match_info["d"]
     catalog = request.app[FOLLOWER].catalog
@@ -350,6 +299,6 @@ async def cancel(request: web.Request) -> web.Response:
     if job is None or job.deployment != name:
         raise ApiError(404, "unknown_job", f"{name!r} has no job {job_name!r}")
     if job.kind != "replay":
-        raise ApiError(409, "not_a_replay", "a retraining is cancelled by its project: DELETE /v1/projects/{p}")
+        raise ApiError(409, "not_a_replay", "only replays are broken off here; a retraining is cancelled by its project: DELETE /v1/projects/{p}")
     _, position = await propose(request, ReplayFinished(job_name, int(job.result.get("rows", 0)), CANCELLED), name)
     return json_response({"job_id": job_name, "state": CANCELLED, "position": position})

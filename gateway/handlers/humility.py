@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import catalog_of, propose, stamped, wait_after, window_of
-from gateway.handlers.deployments import configure
+from gateway.handlers.settings import configure
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
 from models.humility import Rule, read_rules, recommended
 from models.package import ModelPackage

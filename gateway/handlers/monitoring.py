@@ -38,7 +38,9 @@ async def drift(request: web.Request) -> web.Response:
     window = window_of(request, deployment.name)
     model_id = window.model_id or deployment.now.champion
     found = await asyncio.to_thread(drift_answer, app[EVENT_LOG], app[REGISTRY], window, model_id, request.query.get("reference", "").replace(" ", "+"))
-    found["concept_drift"] = [asdict(fact) for fact in (await catalog_of(request)).watch.concepts.get(deployment.name, [])]
+    watch = (await catalog_of(request)).watch
+    found["concept_drift"] = [asdict(fact) for fact in watch.concepts.get(deployment.name, [])]
+    found["changes"] = [asdict(fact) for fact in watch.changes.get(deployment.name, [])]
     return await stamped(request, found)
 
 

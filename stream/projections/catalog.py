@@ -92,7 +92,7 @@ class Deployment:
 
 @dataclass
 class Job:
-    """A replay or a retraining."""
+    """A replay, a retraining or a drift check."""
 
     job_id: str
     kind: str
@@ -125,6 +125,10 @@ class Catalog:
                 APPLY[event.type](self, event, event.fact)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise Refused("invalid", "malformed", f"{event.type} cannot be applied: {error}") from error
+
+    def drift_checks(self, deployment: str) -> list[Job]:
+        """A deployment's drift checks, oldest first."""
+        return [job for job in self.jobs.values() if job.deployment == deployment and job.kind == "drift_check"]
 
     def project(self, project_id: str) -> Project:
         """A project; Refused (unknown) where there is none."""
@@ -296,6 +300,11 @@ def _retraining_started(catalog: Catalog, event: Event, fact: events.RetrainingS
     catalog.jobs[fact.retraining_id] = Job(fact.retraining_id, "retraining", event.deployment, event.occurred_at, event.payload)
 
 
+def _drift_check_requested(catalog: Catalog, event: Event, fact: events.DriftCheckRequested) -> None:
+    catalog.deployment(event.deployment)
+    catalog.jobs[fact.check_id] = Job(fact.check_id, "drift_check", event.deployment, event.occurred_at, {**event.payload, "model_id": catalog.model(fact.model_id).model_id})
+
+
 def _replay_progressed(catalog: Catalog, event: Event, fact: events.ReplayProgressed) -> None:
     job = catalog.jobs.get(fact.replay_id)
     if job is None or job.state in OVER:
@@ -303,8 +312,8 @@ def _replay_progressed(catalog: Catalog, event: Event, fact: events.ReplayProgre
     job.progress, job.result = (fact.rows / fact.total if fact.total else 1.0), event.payload
 
 
-def _job_finished(catalog: Catalog, event: Event, fact: events.ReplayFinished | events.RetrainingFinished) -> None:
-    job_id = fact.replay_id if isinstance(fact, events.ReplayFinished) else fact.retraining_id
+def _job_finished(catalog: Catalog, event: Event, fact: events.ReplayFinished | events.RetrainingFinished | events.DriftChecked) -> None:
+    job_id = fact.replay_id if isinstance(fact, events.ReplayFinished) else fact.retraining_id if isinstance(fact, events.RetrainingFinished) else fact.check_id
     job = catalog.jobs.get(job_id)
     if job is None or job.state in OVER:
         raise Refused("conflict", "job_ended", f"job {job_id!r} is unknown or over")
@@ -345,6 +354,8 @@ APPLY: dict[str, Apply] = {
         (events.ReplayRequested, _replay_requested),
         (events.ReplayProgressed, _replay_progressed),
         (events.ReplayFinished, _job_finished),
+        (events.DriftCheckRequested, _drift_check_requested),
+        (events.DriftChecked, _job_finished),
         (events.RetrainingStarted, _retraining_started),
         (events.RetrainingFinished, _job_finished),
         (events.DeadLettered, _dead_lettered),

@@ -60,6 +60,7 @@ class Watch:
     runs: dict[str, Run] = field(default_factory=dict)
     cohorts: dict[str, list[events.CohortMatured]] = field(default_factory=dict)
     concepts: dict[str, list[events.ConceptDriftDetected]] = field(default_factory=dict)
+    changes: dict[str, list[events.ChangeDetected]] = field(default_factory=dict)
     told_at: dict[str, int] = field(default_factory=dict)  # when each channel was told of anything last
 
     def apply(self, event: Event, deployment_of: Callable[[str], Any]) -> None:
@@ -207,6 +208,10 @@ def _concept_drift(watch: Watch, event: Event, fact: events.ConceptDriftDetected
     watch.concepts.setdefault(event.deployment, []).append(fact)
 
 
+def _change(watch: Watch, event: Event, fact: events.ChangeDetected) -> None:
+    watch.changes.setdefault(event.deployment, []).append(fact)
+
+
 APPLY: dict[str, Callable[[Watch, Event, Any], None]] = {
     "channel_set": _channel_set,
     "channel_removed": _channel_removed,
@@ -223,5 +228,6 @@ APPLY: dict[str, Callable[[Watch, Event, Any], None]] = {
     "policy_run_finished": _run_finished,
     "cohort_matured": _cohort_matured,
     "concept_drift_detected": _concept_drift,
+    "change_detected": _change,
 }
 WATCHED = frozenset(APPLY)

@@ -402,10 +402,12 @@ def test_a_policy_that_is_due_each_second_has_one_run_at_a_time(world, models):
 
 def test_a_changed_concept_is_detected_once_its_days_are_mature_and_again_after_a_restart_the_same(world, models):
     world.api.post("/v1/deployments", {"name": "days", "model_id": models["linear"]})
+    world.api.call("PATCH", "/v1/deployments/days", {"detectors": [{"kind": "hddm_a"}, {"kind": "adwin", "on": "z"}]})
+    world.api.call("PUT", "/v1/deployments/days/alert-rules/turned", {"measure": "concept.worse", "above": 0.5, "window": "30d"})
     rng = random.Random(11)
 
     def day(number, label, outcomes=True):
-        rows = [{"x": rng.gauss(0, 1), "z": 0.0} for _ in range(150)]
+        rows = [{"x": rng.gauss(0, 1), "z": rng.gauss(0 if number < 6 else 1.5, 0.3)} for _ in range(150)]
         ids, start = [f"day{number}-{k}" for k in range(150)], 1_700_006_400 + number * 86_400
         world.api.post("/v1/deployments/days/predictions", {"rows": rows, "association_ids": ids, "timestamps": [start + k for k in range(150)]})
         facts = [{"association_id": i, "actual": label(row, rng), "timestamp": start + 3600} for i, row in zip(ids, rows, strict=True)]
@@ -421,6 +423,12 @@ def test_a_changed_concept_is_detected_once_its_days_are_mature_and_again_after_
     assert found[0]["after"] > found[0]["before"]
     assert world.sql(found[0]["sql"])
     assert found[0]["since"][:10] in {"2023-11-18", "2023-11-19"}
+    changes = until(lambda: len(c) > 1 and c if (c := world.api.get("/v1/deployments/days/drift")["changes"]) else None, 60)
+    assert {(c["detector"], c["on"], c["direction"]) for c in changes} >= {("hddm_a", "error", "worse"), ("adwin", "z", "up")}
+    moved = next(c for c in changes if c["on"] == "z")
+    assert moved["at"][:10] == "2023-11-21"
+    assert len(world.sql(moved["sql"])) == 150
+    until(lambda: [a for a in world.api.items("/v1/alerts") if a["rule"] == "turned"], 60)
     cohorts = until(lambda: len(c) >= 8 and c if (c := world.api.get("/v1/events", type="cohort_matured", deployment="days")["items"]) else None, 60)
     assert [c["payload"]["rows"] for c in cohorts] == [150] * 8  # the days without outcomes are not mature
     os.kill(json.loads((world.folder / "run.json").read_text())["worker"]["pid"], signal.SIGKILL)
@@ -429,6 +437,7 @@ def test_a_changed_concept_is_detected_once_its_days_are_mature_and_again_after_
     world.api.get("/v1/deployments/days", after=world.api.post("/v1/deployments/days/actuals", {"actuals": facts})["position"])
     told = until(lambda: world.api.get("/v1/events", type="cohort_matured", deployment="days", limit=100)["items"][8:] and world.api.get("/v1/deployments/days/drift")["concept_drift"], 60)
     assert told[: len(found)] == found  # the detector that was made again told nothing twice
+    assert world.api.get("/v1/deployments/days/drift")["changes"][: len(changes)] == changes
 
 
 def test_accuracy_is_estimated_before_the_actuals_and_the_estimates_own_error_is_shown(world, models):

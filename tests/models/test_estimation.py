@@ -1,13 +1,18 @@
-"""Estimated accuracy and the concept detector against others' implementations and simulated truth."""
+"""Estimated accuracy and the detectors against others' implementations and simulated truth."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from river import drift
 from river.drift import ADWIN
 from sklearn import metrics
 
+from models.detectors import MISTAKES, NUMBERS, ConceptDetector, OtherDetector, errors_of, primed, priming_of, read_detectors
+from models.errors import DataError
 from models.estimation import estimated
 from models.metrics import METRICS
-from models.online import ConceptDetector, errors_of, primed, priming_of
+from models.schema import Feature, Schema, Target
 
 
 def simulated(rng, n=4000):
@@ -67,3 +72,34 @@ def test_priming_finds_a_model_that_is_bad_from_the_first_row_and_keeps_quiet_ab
     values = errors_of("regression", rng.normal(size=2000), None, np.zeros(2000), 8.0)
     assert not primed({"priming": priming_of(values)}, "regression").update(errors_of("regression", rng.normal(size=2000), None, np.zeros(2000), 8.0))
     assert primed({"metrics": {"accuracy": 0.9}}, "binary").update((rng.random(1500) < 0.35).astype(float))
+
+
+ALONE = {"adwin": lambda: drift.ADWIN(delta=0.002), "page_hinkley": drift.PageHinkley, "kswin": lambda: drift.KSWIN(seed=20261123), "ddm": drift.binary.DDM, "eddm": drift.binary.EDDM, "hddm_a": drift.binary.HDDMA, "hddm_w": drift.binary.HDDMW}
+
+
+@pytest.mark.parametrize("kind", [*NUMBERS, *MISTAKES])
+def test_a_detector_that_was_asked_for_alarms_where_river_alone_does(kind):
+    rng = np.random.default_rng(7)
+    errors = np.concatenate([rng.random(1500) < 0.1, rng.random(1500) < 0.6]).astype(float)
+    priming = (rng.random(300) < 0.1).astype(float)
+    alone, expected = ALONE[kind](), []
+    for k, value in enumerate([*priming, *errors]):
+        alone.update(bool(value) if kind in MISTAKES else value)
+        if alone.drift_detected and k >= len(priming):
+            expected.append(k - len(priming))
+    detector, found = OtherDetector(kind, priming), []
+    for at in range(0, len(errors), 170):
+        found.extend(detector.update(errors[at : at + 170]))
+    assert [c.index for c in found] == expected
+    first = next(c for c in found if c.index >= 1500)
+    assert first.direction == "worse"
+    assert first.index < 2200
+
+
+def test_what_cannot_be_watched_is_refused():
+    schema = Schema(Target("y", "binary", ("no", "yes"), "yes"), (Feature("x", "numeric"), Feature("town", "categorical", ("Rome",))))
+    assert read_detectors([{"kind": "kswin", "on": "x"}, {"kind": "ddm"}, {"kind": "ddm"}], schema) == [{"kind": "kswin", "on": "x"}, {"kind": "ddm", "on": "error"}]
+    values = replace(schema, target=Target("y", "regression"))
+    for data, asked in ((3, schema), ([3], schema), ([{"kind": "crystal ball"}], schema), ([{"kind": "adwin", "on": "town"}], schema), ([{"kind": "ddm", "on": "x"}], schema), ([{"kind": "ddm"}], values), ([{"kind": "adwin", "delta": 1}], schema)):
+        with pytest.raises(DataError):
+            read_detectors(data, asked)

@@ -1,0 +1,232 @@
+"""Commands that ask how a deployment does: drift, accuracy, comparison, explanations, groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from gateway.client import Refusal
+from gateway.commands.common import AS_JSON, client, out, show, wait_for_job, window_options
+
+
+def of_window(deployment: str, what: str, start: str, end: str, bucket: str, segment: str, at: str, model: str = "", **more: str) -> Any:
+    """An answer about a deployment's window."""
+    return client().call("GET", f"/v1/deployments/{deployment}/{what}", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model, **more})
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--reference", default="", help="Instead of the training data: weekdays (the same ones of eight weeks before --from), or FROM..TO.")
+@window_options
+@AS_JSON
+def drift(deployment: str, reference: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show the drift of each input and of the prediction.
+
+    Example: champion drift flights --from 2013-09-01 --reference 2013-07-01..2013-08-01
+    """
+    found = of_window(deployment, "drift", start, end, bucket, segment, at, reference=reference)
+    rows = [*found["totals"]["features"], found["totals"]["prediction"]]
+    show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
+    if found["concept_drift"] and not as_json:
+        show(found["concept_drift"], as_json, title="the champion's errors changed", columns=["since", "direction", "before", "after", "until"])
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--add", "kind", default="", help="adwin, page_hinkley or kswin; on the error of classes also ddm, eddm, hddm_a or hddm_w.")
+@click.option("--on", default="error", show_default=True, help="The champion's error, or a numeric input.")
+@click.option("--clear", is_flag=True, help="Take all of them away.")
+@AS_JSON
+def detectors(deployment: str, kind: str, on: str, clear: bool, as_json: bool) -> None:
+    """Show what detectors alarmed: the one on the champion's error that is always there, and those that are asked for.
+
+    Example: champion detectors flights --add page_hinkley --on distance
+    """
+    api, path = client(), f"/v1/deployments/{deployment}"
+    asked = api.get(path)["settings"].get("detectors") or []
+    if kind or clear:
+        asked = api.call("PATCH", path, {"detectors": None if clear else [*asked, {"kind": kind, "on": on}]})["settings"].get("detectors") or []
+    found = api.get(path + "/drift", bucket="30d")
+    alarms = [{"detector": "adwin", "on": "error (always)", "at": c["since"], **c} for c in found["concept_drift"]] + found["changes"]
+    if as_json:
+        show({"detectors": asked, "concept_drift": found["concept_drift"], "changes": found["changes"]}, as_json=True)
+        return
+    beside = ", ".join("{kind} on {on}".format(**one) for one in asked)
+    out.print(f"beside ADWIN on the error: {beside or 'none'}")
+    show(alarms, as_json, title="alarms", columns=["detector", "on", "at", "direction", "before", "after"])
+
+
+@click.command(name="check-drift")
+@click.argument("deployment")
+@click.option("--from", "start", required=True)
+@click.option("--to", "end", required=True)
+@click.option("--reference", default="", help="Instead of the training rows: FROM..TO.")
+@click.option("--every", default="", help="Also by schedule: a span of event time such as 1d.")
+@AS_JSON
+def check_drift(deployment: str, start: str, end: str, reference: str, every: str, as_json: bool) -> None:
+    """Tell a window's rows from the training rows by all inputs together: drift that no input shows alone.
+
+    Example: champion check-drift flights --from 2013-12-01 --to 2013-12-08 --reference 2013-07-01..2013-07-08
+    """
+    api, path = client(), f"/v1/deployments/{deployment}"
+    if every:
+        api.call("PATCH", path, {"drift_checks": {"every": every}})
+    asked = {"from": start, "to": end, **({"reference": reference} if reference else {})}
+    job = wait_for_job(api, deployment, api.post(path + "/drift-checks", asked)["check_id"], as_json)
+    found = job["result"]
+    if job["state"] == "failed":
+        raise Refusal(422, "check_failed", found.get("error", "failed"))
+    if as_json or found["auc"] is None:
+        show(found, as_json)
+        return
+    title = f"{deployment}: {found['status']}; told apart with AUC {found['auc']:.3f} ({found['low']:.3f} to {found['high']:.3f}), {found['rows']:,} rows beside {found['reference_rows']:,}"
+    show([{"input": name, "carries": value} for name, value in found["importance"].items()][:10], as_json, title=title)
+
+
+@click.command()
+@click.argument("deployment")
+@window_options
+@AS_JSON
+def quality(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show what is missing, out of range or unseen in each input, and why requests were refused.
+
+    Example: champion quality flights --from 2013-09-01
+    """
+    found = of_window(deployment, "data-quality", start, end, bucket, segment, at)
+    rows = [{"input": i["name"], "status": i["status"], **{kind: f"{p['reference']:.1%} → {p['production']:.1%}" for kind, p in i["problems"].items()}} for i in found["inputs"]]
+    show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["input", "status", "missing", "out_of_range", "unseen"])
+    if found["refused"] and not as_json:
+        show([{"refused": code, "requests": count} for code, count in found["refused"].items()], as_json)
+
+
+@click.command()
+@click.argument("deployment")
+@window_options
+@click.option("--model", default="")
+@AS_JSON
+def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, model: str, as_json: bool) -> None:
+    """Show the metrics on matched rows, against the holdout.
+
+    Example: champion accuracy flights --bucket 7d
+    """
+    found = of_window(deployment, "accuracy", start, end, bucket, segment, at, model)
+    if as_json:
+        show(found, as_json=True)
+        return
+    totals = found["totals"]
+    rows = [{"metric": name, **m} for name, m in totals["metrics"].items()]
+    show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting")
+    if (guess := found["estimated"]) is not None:
+        past = guess["on_matched_rows"]
+        lines = [{"metric": name, "estimated": value, **{k: past.get(name, {}).get(k) for k in ("realised", "error")}} for name, value in guess["metrics"].items()]
+        show(lines, as_json, title=f"before the actuals ({guess['method']}, {guess['rows']:,} rows; its own error where they are known)")
+    show([{"at": b["at"][:16], "rows": b["rows"], **{k: b["metrics"][k] for k in list(b["metrics"])[:4]}} for b in found["buckets"]], as_json)
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--payoff", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None, help="First set what predictions are worth: a JSON file {actual: {predicted: value}}.")
+@window_options
+@AS_JSON
+def compare(deployment: str, file: Path | None, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Compare the challengers with the champion on the same matched rows, in metrics and in money.
+
+    Example: champion compare flights --from 2013-07-01
+    """
+    if file is not None:
+        client().call("PATCH", f"/v1/deployments/{deployment}", {"payoff": orjson.loads(file.read_bytes())})
+    found = of_window(deployment, "comparison", start, end, bucket, segment, at)
+    if as_json:
+        show(found, as_json)
+        return
+    for one in found["challengers"]:
+        rows = [{"metric": name, **values} for name, values in one["metrics"].items()]
+        if one["payoff"]:
+            rows.append({"metric": "payoff a row", **{k: one["payoff"][k]["per_row"] for k in ("champion", "challenger")}, "difference": one["payoff"]["gain"]["per_row"], "interval": one["payoff"].get("interval_per_row"), "better": one["payoff"].get("better")})
+        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "interval", "better"])
+
+
+@click.command()
+@click.argument("deployment")
+@click.argument("model_id", required=False, default="")
+@click.option("--limit", default=10, help="How many rows to show.")
+@window_options
+@AS_JSON
+def disagree(deployment: str, model_id: str, limit: int, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show where a challenger says something else than the champion: at which values, and on which rows most.
+
+    Example: champion disagree flights 9c0d1e --limit 20
+    """
+    found = of_window(deployment, "disagreements", start, end, bucket, segment, at, model_id, limit=str(limit))
+    if as_json:
+        show(found, as_json)
+        return
+    totals = found["totals"]
+    other = "" if totals["rate"] is None else f", another class in {totals['rate']:.1%}"
+    title = f"{deployment}: {totals['rows']:,} rows scored by both" + (f", {totals['mean']:.4g} apart on average{other}" if totals["rows"] else "")
+    show([{"input": i["name"], "explains": i["explains"], "most": brief_group(i["groups"][:1]), "least": brief_group(i["groups"][1:][-1:])} for i in found["inputs"]], as_json, title=title)
+    show([{k: row[k] for k in ("at", "association_id", "difference", "champion_class", "champion_value", "challenger_class", "challenger_value")} for row in found["rows"]], as_json)
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--share", type=float, default=None, help="First have this share of the answers explained and kept; 0: none any more.")
+@window_options
+@AS_JSON
+def explain(deployment: str, share: float | None, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show what drove the answers, from the explained share of them.
+
+    Example: champion explain flights --share 0.05
+    """
+    if share is not None:
+        client().call("PATCH", f"/v1/deployments/{deployment}", {"explain": share or None})
+    found = of_window(deployment, "explanations", start, end, bucket, segment, at)
+    show(found if as_json else found["inputs"], as_json, title=f"{deployment}: {found['rows']:,} explained rows, effects in {found['scale'].replace('_', ' ')}")
+
+
+def brief_group(groups: list[dict[str, Any]]) -> str:
+    """A bin and its mean difference."""
+    return "".join(f"{group['label']}: {group['mean']:.3g}" for group in groups)
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--set", "name", default="", help="Define the metric of this name by --value.")
+@click.option("--value", default="", help="An aggregate over the rows, such as avg(predicted_value - actual_value).")
+@click.option("--over", default="outcomes", type=click.Choice(["outcomes", "predictions"]))
+@click.option("--where", default="", help="Of the rows that meet this condition.")
+@click.option("--remove", default="", help="Take this metric away.")
+@window_options
+@AS_JSON
+def metrics(deployment: str, name: str, value: str, over: str, where: str, remove: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show a deployment's custom metrics; define one (all its history is there at once) or take one away.
+
+    Example: champion metrics flights --set cost --value "sum(if(predicted_class = actual_class, 0, 35))"
+    """
+    api, path = client(), f"/v1/deployments/{deployment}/custom-metrics"
+    if name:
+        api.call("PUT", f"{path}/{name}", {"value": value, "over": over, **({"where": where} if where else {})})
+    elif remove:
+        api.call("DELETE", f"{path}/{remove}")
+    found = api.call("GET", path, query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at})
+    show(found if as_json else found["items"], as_json, columns=None if as_json else ["name", "over", "value", "rows"])
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--by", required=True, help="An input, consumer, or sql:EXPRESSION.")
+@click.option("--favorable", default="", help="The favourable class; the positive one by default.")
+@window_options
+@AS_JSON
+def fairness(deployment: str, by: str, favorable: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show whether groups are treated alike, each beside the best-treated one.
+
+    Example: champion fairness loans --by gender --favorable granted
+    """
+    query = {"by": by, "favorable": favorable, "from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at}
+    found = client().call("GET", f"/v1/deployments/{deployment}/fairness", query=query)
+    rows = [{"metric": name, **row} for name, shares in found["metrics"].items() for row in shares]
+    show(found if as_json else rows, as_json, title=f"{deployment} by {by}: {found['status']}", columns=["metric", "group", "value", "ratio", "of", "status"])
