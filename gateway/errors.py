@@ -33,6 +33,7 @@ class ApiError(Exception):
         """Say it once, for people and programs."""
         super().__init__(message)
         self.status, self.code, self.details, self.retry_after = status, code, details or [], retry_after
+        self.wrong: dict[str, int] = {}  # rows that a value of the wrong type spoilt, by input
 
 
 def api_error(error: BaseException) -> ApiError:

@@ -25,7 +25,7 @@ from gateway.auth import LOOPBACK
 from gateway.keys import KEYS, SERVING, TELEMETRY
 from gateway.protocols.native import decode_json
 from gateway.protocols.run import checked, is_request_id, new_request_id
-from gateway.serving import BLOCK
+from gateway.steps import BLOCK
 
 PATH = re.compile(rb"/v1/deployments/([A-Za-z0-9_.-]{1,64})/predictions")
 PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type", b"content-length", b"connection", b"authorization", b"x-request-id", b"x-consumer"})

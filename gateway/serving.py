@@ -15,14 +15,15 @@ from gateway.asked import Asked, Served, association_ids, row_times
 from gateway.errors import ApiError
 from gateway.guards import add_more, check_more, humble, models_of, say_humility
 from gateway.routing import errors_of, joined, parts_of
+from gateway.steps import BLOCK, columns_of, encode_in_blocks, refuse_unusable, score_in_blocks, sum_of
 from gateway.telemetry import Telemetry
 from models.errors import ModelsError
 from models.humility import Humbled, Rule, hits_text, overridden, read_rule
 from models.metrics import decide_at
 from models.package import ModelPackage
 from models.registry import Registry
-from models.schema import Encoded, Schema
-from models.types import Floats, Row
+from models.schema import Encoded
+from models.types import Floats
 from stream.batches import BATCH
 from stream.clock import now_us
 from stream.control import Follower
@@ -33,11 +34,9 @@ from stream.projections.catalog import Deployment
 
 log = logging.getLogger("champion.serving")
 
-BLOCK = 1000
 RETRY = 5.0
 RECORD_ROWS = 1000
 RECORD_BYTES = 8 << 20
-MOST_ROW_BYTES = 4 << 20
 
 
 class Serving:
@@ -185,7 +184,7 @@ class Serving:
         if len(asked.rows) <= BLOCK:
             return self.predict_now(served, asked, begun, decoded)
         encoded = await encode_in_blocks(served.package.plan.schema, asked)
-        refuse_unusable(asked, encoded.errors)
+        refuse_unusable(asked, encoded.errors, encoded.wrong)
         made = time.perf_counter_ns()
         output = await score_in_blocks(served, encoded, asked.deadline)
         within(asked.deadline)
@@ -197,7 +196,7 @@ class Serving:
         for _, part, _ in parts:
             check_more(asked, part.package)
         encoded = [await encode_in_blocks(part.package.plan.schema, some) for _, part, some in parts]
-        refuse_unusable(asked, errors_of([(rows, one) for (rows, _, _), one in zip(parts, encoded, strict=True)]))
+        refuse_unusable(asked, errors_of([(rows, one) for (rows, _, _), one in zip(parts, encoded, strict=True)]), sum_of([one.wrong for one in encoded]))
         scored = []
         for (_, part, _), one in zip(parts, encoded, strict=True):
             made = time.perf_counter_ns()
@@ -211,7 +210,7 @@ class Serving:
         if not served.package.plan.external:
             raise ApiError(409, "scored_here", f"the champion of {served.name!r} predicts here: ask it")
         encoded = await encode_in_blocks(served.package.plan.schema, asked)
-        refuse_unusable(asked, encoded.errors)
+        refuse_unusable(asked, encoded.errors, encoded.wrong)
         within(asked.deadline)
         made = time.perf_counter_ns()
         return self._finish(served, asked, encoded, output, (begun, decoded, made, made))
@@ -220,7 +219,7 @@ class Serving:
         """The pipeline for at most BLOCK rows, without giving way to others."""
         plan = served.package.plan
         encoded = plan.schema.encode_rows(asked.rows, strict=asked.strict)
-        refuse_unusable(asked, encoded.errors)
+        refuse_unusable(asked, encoded.errors, encoded.wrong)
         made = time.perf_counter_ns()
         matrix = encoded.matrix
         output = plan.predict_one(matrix[0].tolist()).reshape(1, -1) if len(matrix) == 1 else plan.predict(matrix)
@@ -246,12 +245,22 @@ class Serving:
         answered = time.perf_counter_ns()
         latency = (times[-1] - times[0]) / 1000
         answer["position"], answer["recorded"] = self._record(served, asked, encoded, output, chosen, ids, moments, latency, humbled)
+        if encoded.wrong:  # the request is answered; the rows that could not be scored are remembered by what spoilt them
+            self.refused(served.name, asked.request_id, 200, "wrong_type", latency, asked.consumer, encoded.wrong)
         self._telemetry.rows[served.name] += len(asked.rows)
         marks = (*times, answered, time.perf_counter_ns())
         self._telemetry.observe(marks)
         if asked.marks is not None:
             asked.marks[:] = marks[1:]
         return answer
+
+    def refused(self, name: str, request_id: str, status: int, code: str, latency: float, consumer: str, wrong: dict[str, int]) -> None:
+        """Record a request that was not answered, or not for all of its rows; what cannot be kept is counted."""
+        record = {"k": "x", "d": name, "id": request_id, "status": status, "code": code, "lat": latency, "c": consumer, "w": wrong}
+        try:
+            self._outbox.record(name, record, now_us())
+        except JournalFull:
+            self._telemetry.unrecorded[name] += 1
 
     def _record(
         self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
@@ -326,50 +335,3 @@ class Serving:
             "model_id": served.package.digest,
             "predictions": predictions,
         }
-
-
-def refuse_unusable(asked: Asked, errors: dict[int, str]) -> None:
-    """422 where no row can be scored, or one is wrong and the caller is strict; 413 for rows that are too large."""
-    if asked.size > MOST_ROW_BYTES * len(asked.rows):
-        raise ApiError(413, "too_large", "a row may hold four mebibytes on average")
-    if errors and (asked.strict or len(errors) == len(asked.rows)):
-        details = [{"row": k, "error": text} for k, text in list(errors.items())[:100]]
-        first = next(iter(errors.values()))
-        raise ApiError(422, first.split(":")[0], first, details)
-
-
-async def score_in_blocks(served: Served, encoded: Encoded, deadline: int) -> Floats:
-    """Score a large request block by block, so that other requests go in between; 504 where its time is over."""
-    parts = []
-    for at in range(0, len(encoded.matrix), BLOCK):
-        parts.append(served.package.plan.predict(encoded.matrix[at : at + BLOCK]))
-        await asyncio.sleep(0)
-        within(deadline)
-    return np.concatenate(parts)
-
-
-async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
-    """Encode a large request block by block, so that other requests go in between."""
-    matrices: list[Floats] = []
-    logged: list[Row] = []
-    warnings: dict[int, list[str]] = {}
-    errors: dict[int, str] = {}
-    for at in range(0, len(asked.rows), BLOCK):
-        part = schema.encode_rows(asked.rows[at : at + BLOCK], strict=asked.strict)
-        matrices.append(part.matrix)
-        logged.extend(part.logged)
-        warnings |= {at + k: notes for k, notes in part.warnings.items()}
-        errors |= {at + k: error for k, error in part.errors.items()}
-        await asyncio.sleep(0)
-        within(asked.deadline)
-    return Encoded(np.concatenate(matrices), logged, warnings, errors)
-
-
-def columns_of(served: Served, output: Floats, chosen: list[int]) -> tuple[list[float], list[str], list[list[float]]]:
-    """Value, class and probabilities of each row, as the journal keeps them."""
-    target = served.package.schema.target
-    if target.task == "regression":
-        return output[:, 0].tolist(), [""] * len(output), [[]] * len(output)
-    every = output.tolist()
-    values = output[:, 1].tolist() if target.task == "binary" else [p[k] for p, k in zip(every, chosen, strict=True)]
-    return values, [target.classes[k] for k in chosen], every

@@ -120,10 +120,11 @@ class Baseline:
 
 def baseline_from_json(data: dict[str, Any]) -> Baseline:
     """Read what `Baseline.to_json` wrote."""
-    return Baseline(tuple(_bins(b) for b in data["features"]), _bins(data["prediction"]))
+    return Baseline(tuple(bins_from_json(b) for b in data["features"]), bins_from_json(data["prediction"]))
 
 
-def _bins(data: dict[str, Any]) -> Bins:
+def bins_from_json(data: dict[str, Any]) -> Bins:
+    """Read what `vars` of bins wrote."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     return Bins(**values)
 

@@ -18,7 +18,12 @@ class ModelsError(Exception):
 
 
 class DataError(ModelsError):
-    """A table, a target or a row cannot be used as it is."""
+    """A table, a target or a row cannot be used as it is; `column` where one value is to blame."""
+
+    def __init__(self, code: str, message: str, column: str = "") -> None:
+        """Keep the column beside code and message."""
+        super().__init__(code, message)
+        self.column = column
 
 
 class ScoredElsewhere(ModelsError):  # noqa: N818 - a state

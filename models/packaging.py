@@ -19,6 +19,7 @@ from models.preparation import Options, Prepared, prepare
 from models.registry import Registry
 from models.schema import Target
 from models.table import Table
+from models.texts import freeze_texts
 from models.types import Floats
 
 ENOUGH_HELD = 2000
@@ -31,6 +32,7 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
     target = data.schema.target
     board = []
     importances: dict[str, dict[str, float]] = {}
+    texts = [freeze_texts(r.name, table.texts(r.name).tolist(), options.seed).to_json() for r in data.analysis.reports if r.kind == "text"]
     losses: dict[int, Losses | None] = {}  # a model retrained on all rows keeps what was learnt of its parent's held-out ones
     for entry in result.entries:
         held = data.partition.holdout
@@ -51,6 +53,7 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
             **held_out(target, data.y[held], entry.held, reference),
             "partition": result.partition,
             "seed": options.seed,
+            "texts": texts,
         }
         if id(entry.held) not in losses:
             losses[id(entry.held)] = losses_of(data, entry, options.seed)

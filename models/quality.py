@@ -1,4 +1,4 @@
-"""Data quality of an input against its reference: what is missing, out of range or never seen.
+"""Data quality of an input against its reference: what is missing, out of range, never seen, or of the wrong type.
 
 Counted from the same frozen bins as drift. A share is judged by what the reference leads one to expect of a window of
 this size: the beta-binomial predictive distribution with Jeffreys' prior (Gelman et al., Bayesian Data Analysis, 2.3).
@@ -16,7 +16,7 @@ from models.types import Status
 
 LEVEL = 0.05
 WARNING, FAILING = 0.01, 0.10  # of the rows, more than in the reference
-KINDS = 2  # problems that an input may have: the level is shared among them
+KINDS = 3  # problems that an input may have: the level is shared among them
 
 
 def found_problems(bins: Bins, counts: Any) -> dict[str, tuple[int, int]]:
@@ -44,8 +44,9 @@ def judged(reference: int, of: int, production: int, rows: int, inputs: int) -> 
     return {"reference": before, "production": now, "rows": production, "status": status}
 
 
-def quality_of(bins: Bins, counts: Any, inputs: int) -> dict[str, Any]:
-    """The problems of one of so many inputs. A value of the wrong type is none of them: its row was refused."""
+def quality_of(bins: Bins, counts: Any, inputs: int, wrong: int = 0) -> dict[str, Any]:
+    """The problems of one of so many inputs. The rows that a value of the wrong type spoilt are in no bin: they were not scored."""
     of, rows = int(sum(bins.reference)), int(np.sum(counts))
     problems = {name: judged(a, of, b, rows, inputs) for name, (a, b) in found_problems(bins, counts).items()}
+    problems["wrong_type"] = judged(0, of, wrong, rows + wrong, inputs)
     return {"status": worst([p["status"] for p in problems.values()]), "problems": problems}

@@ -58,7 +58,8 @@ class Target:
 class Encoded:
     """Rows made ready: base matrix, the values to log, and what was odd about each row.
 
-    `columns` are the same values to log by name, where the rows were read together.
+    `columns` are the same values to log by name, where the rows were read together; `wrong` counts the rows that a value of the wrong
+    type spoilt, by input.
     """
 
     matrix: Floats
@@ -66,6 +67,7 @@ class Encoded:
     warnings: dict[int, list[str]] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
     columns: dict[str, tuple[Any, ...]] | None = None
+    wrong: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,15 @@ class Schema:
         flat: list[float] = []
         warnings: dict[int, list[str]] = {}
         errors: dict[int, str] = {}
+        wrong: dict[str, int] = {}
         logged: list[Row] = []
         for number, row in enumerate(rows):
             try:
                 vector, notes, kept = self._encode_row(plan, row)
             except DataError as error:
                 errors[number] = f"{error.code}: {error}"
+                if error.column:
+                    wrong[error.column] = wrong.get(error.column, 0) + 1
                 flat.extend([NAN] * width)
                 logged.append({})
                 continue
@@ -178,7 +183,7 @@ class Schema:
             flat.extend(vector)
             logged.append(kept)
         matrix = np.array(flat, dtype=np.float64).reshape(len(rows), width)
-        return Encoded(matrix, logged, warnings, errors)
+        return Encoded(matrix, logged, warnings, errors, wrong=wrong)
 
     def _encode_row(self, plan: Any, row: Row) -> tuple[list[float], list[str], Row]:
         # One pass by design: this is the hot path of every prediction.
@@ -213,7 +218,7 @@ class Schema:
                     changed[name] = None
                     notes.append("missing_feature: " + name)
                 elif value in (math.inf, -math.inf) or abs(value) > LARGEST:
-                    raise DataError("wrong_type", f"{name!r} must be a finite number")
+                    raise DataError("wrong_type", f"{name!r} must be a finite number", name)
                 vector.append(float(value))
             else:
                 number = changed[name] = number_from(name, kind, value)
@@ -275,7 +280,7 @@ def level_text(name: str, value: Any) -> str | None:
     """The text of a category given as a number or truth value."""
     if isinstance(value, bool | int | float):
         return plain_text(value)
-    raise DataError("wrong_type", f"{name!r} must be a string, not {type(value).__name__}")
+    raise DataError("wrong_type", f"{name!r} must be a string, not {type(value).__name__}", name)
 
 
 def number_from(name: str, kind: str, value: Any) -> float | None:
@@ -297,7 +302,7 @@ def number_from(name: str, kind: str, value: Any) -> float | None:
                 return number
     elif isinstance(value, int | float):
         return float(value)
-    raise DataError("wrong_type", f"{name!r} must be a number, not {value!r}"[:200])
+    raise DataError("wrong_type", f"{name!r} must be a number, not {value!r}"[:200], name)
 
 
 def within_bounds(values: tuple[Any, ...], kinds: set[type]) -> bool:

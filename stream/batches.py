@@ -21,6 +21,7 @@ VERSION = "1"
 MOST_ROWS = 5000
 CHAMPION, BATCH = "champion", "batch"  # roles of what was asked: watched, or only recorded
 ACTED_ON = 4
+WRONG = pa.map_(pa.string(), pa.uint32())  # rows that a value of the wrong type spoilt, by input
 
 
 @dataclass(frozen=True)
@@ -240,5 +241,6 @@ def refusal_batches(records: Iterable[dict[str, Any]], journal: str) -> Iterator
             "code": pa.array([r["code"] for r in group], pa.string()),
             "latency_us": pa.array([r["lat"] for r in group], pa.float64()),
             "consumer": pa.array([r.get("c", "") for r in group], pa.string()),
+            "wrong": pa.array([list(r.get("w", {}).items()) for r in group], WRONG),
         }
         yield encode("refusals", deployment, columns, source=f"{journal}/{partition}")

@@ -28,6 +28,7 @@ from stream.projections.catalog import Catalog
 from stream.queries import Window
 from stream.recount import package_of, recount
 from stream.references import TRAINING, reference_of
+from stream.texts import texts_answer
 
 LEAST_MATCHED = 100
 WARNING, FAILING = 0.05, 0.10
@@ -61,16 +62,18 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
         baseline = baseline.against(other.of([row["at"] for row in rows], window.bucket))
     parts = variables(baseline, total, importance)
     features, prediction = parts[:-1], parts[-1]
+    wrong = {} if window.segment else wrong_types(log, window)[2]
     for part in parts:
-        part.update(detail(baseline, total, part["name"]))
+        part.update(detail(baseline, total, part["name"], wrong.get(part["name"], 0)))
+    texts = texts_answer(log, package, window)
     return {
         "model_id": model_id,
         "baseline_id": model_id,
         "reference": other.told() if other else {"kind": TRAINING},
-        "totals": {"rows": prediction["rows"], "features": features, "prediction": prediction},
+        "totals": {"rows": prediction["rows"], "features": features, "prediction": prediction, "texts": texts},
         "buckets": buckets,
         "unused": list(package.schema.unused),
-        "status": distances.worst([p["status"] for p in parts]),
+        "status": distances.worst([p["status"] for p in (*parts, *texts)]),
         "sql": sql,
     }
 
@@ -104,13 +107,13 @@ def variables(baseline: Baseline, counts: Any, importance: dict[str, float]) -> 
     return out
 
 
-def detail(baseline: Baseline, counts: Any, name: str) -> dict[str, Any]:
+def detail(baseline: Baseline, counts: Any, name: str, wrong: int) -> dict[str, Any]:
     """The bins of one variable, as they were counted and as shares."""
     bins, found = next((b, c) for b, c in baseline.split(counts) if b.name == name)
     pairs = zip(bins.labels, bins.reference, found.tolist(), strict=True)
     a, b = bins.merged(bins.reference), bins.merged(found)
     others = {d.__name__: d(a, b) for d in (distances.jensen_shannon, distances.hellinger, distances.kl_divergence)} if a.sum() and b.sum() else {}
-    return {"kind": bins.kind, "quality": quality_of(bins, found, len(baseline.features)), "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
+    return {"kind": bins.kind, "quality": quality_of(bins, found, len(baseline.features), wrong), "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
 
 
 def quality_answer(log: EventLog, registry: Registry, window: Window, model_id: str) -> dict[str, Any]:
@@ -119,11 +122,19 @@ def quality_answer(log: EventLog, registry: Registry, window: Window, model_id: 
     baseline = package.baseline
     sql, rows = bin_counts(log, registry, model_id, window)
     total = np.sum([row["counts"] for row in rows], axis=0, dtype=np.int64) if rows else np.zeros(baseline.size, dtype=np.int64)
-    refusals = f"SELECT code, count() AS requests FROM refusals WHERE {replace(window, model_id='', segment='').where(times='recorded_at')} GROUP BY code ORDER BY code"
+    received, wrong_sql, wrong = wrong_types(log, window)
+    refusals = f"SELECT code, count() AS requests FROM refusals WHERE {received} AND status >= 400 GROUP BY code ORDER BY code"
     refused = {row["code"]: int(row["requests"]) for row in log.rows(refusals)}
     parts = baseline.split(total)[:-1]
-    inputs = [{"name": bins.name, "kind": bins.kind, "rows": int(counts.sum()), **quality_of(bins, counts, len(parts))} for bins, counts in parts]
-    return {"model_id": model_id, "inputs": inputs, "status": distances.worst([i["status"] for i in inputs]), "refused": refused, "sql": sql, "refused_sql": refusals}
+    inputs = [{"name": bins.name, "kind": bins.kind, "rows": int(counts.sum()), **quality_of(bins, counts, len(parts), wrong.get(bins.name, 0))} for bins, counts in parts]
+    return {"model_id": model_id, "inputs": inputs, "status": distances.worst([i["status"] for i in inputs]), "refused": refused, "sql": sql, "refused_sql": refusals, "wrong_type_sql": wrong_sql}
+
+
+def wrong_types(log: EventLog, window: Window) -> tuple[str, str, dict[str, int]]:
+    """The condition of what was refused in a window, which has no event time and no inputs; how many rows a wrong type spoilt by input, and the SELECT."""
+    received = replace(window, model_id="", segment="").where(times="recorded_at")
+    sql = f"SELECT input, sum(spoilt) AS rows FROM refusals ARRAY JOIN mapKeys(wrong) AS input, mapValues(wrong) AS spoilt WHERE {received} GROUP BY input ORDER BY input"
+    return received, sql, {row["input"]: int(row["rows"]) for row in log.rows(sql)}
 
 
 def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, *, whole_story: bool = False) -> dict[str, Any]:

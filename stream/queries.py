@@ -70,7 +70,7 @@ def service_health(log: EventLog, window: Window) -> dict[str, Any]:
     sql = f"SELECT at, {figures}\nFROM ({requests})\nGROUP BY at ORDER BY at"
     whole = f"SELECT {figures}\nFROM ({requests})"  # not WITH TOTALS: chDB 26.9 garbles its JSON where there are no rows
     plain = Window(window.deployment, window.start, window.end, window.bucket, as_of=window.as_of)  # a refused request has no inputs
-    refused = f"""SELECT {plain.bucketed("recorded_at")} AS at, countIf(status < 500) AS user_errors, countIf(status >= 500) AS server_errors
+    refused = f"""SELECT {plain.bucketed("recorded_at")} AS at, countIf(status >= 400 AND status < 500) AS user_errors, countIf(status >= 500) AS server_errors
 FROM refusals WHERE {plain.where(times="recorded_at")} GROUP BY at ORDER BY at"""
     errors = {row["at"]: row for row in log.rows(refused)}
     buckets = {row["at"]: row for row in log.rows(sql)}

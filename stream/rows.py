@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from models.metrics import decide_at
 from models.schema import Schema, Target
 from models.types import Floats
-from stream.batches import Batch
+from stream.batches import WRONG, Batch
 
 TIME = pa.timestamp("us", tz="UTC")
 
@@ -226,5 +226,6 @@ def refusal_rows(batch: Batch) -> pa.Table:
             "consumer": rows.column("consumer"),
             "source": pa.array([batch.source] * rows.num_rows, pa.string()),
             "sequence": pc.cast(rows.column("sequence"), pa.uint64()),
+            "wrong": rows.column("wrong") if "wrong" in rows.schema.names else pa.array([[]] * rows.num_rows, WRONG),
         }
     )

@@ -30,6 +30,8 @@ def drift(deployment: str, reference: str, start: str, end: str, bucket: str, se
     found = of_window(deployment, "drift", start, end, bucket, segment, at, reference=reference)
     rows = [*found["totals"]["features"], found["totals"]["prediction"]]
     show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
+    if found["totals"]["texts"] and not as_json:
+        show([{"text": t["name"], "status": t["status"], "rows": t["rows"], "length PSI": t["length"]["psi"], "unknown words PSI": t["unknown_words"]["psi"], "unknown words": t["unknown_words"]["mean"]} for t in found["totals"]["texts"]], as_json)
     if found["concept_drift"] and not as_json:
         show(found["concept_drift"], as_json, title="the champion's errors changed", columns=["since", "direction", "before", "after", "until"])
 
@@ -97,7 +99,7 @@ def quality(deployment: str, start: str, end: str, bucket: str, segment: str, at
     """
     found = of_window(deployment, "data-quality", start, end, bucket, segment, at)
     rows = [{"input": i["name"], "status": i["status"], **{kind: f"{p['reference']:.1%} → {p['production']:.1%}" for kind, p in i["problems"].items()}} for i in found["inputs"]]
-    show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["input", "status", "missing", "out_of_range", "unseen"])
+    show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["input", "status", "missing", "out_of_range", "unseen", "wrong_type"])
     if found["refused"] and not as_json:
         show([{"refused": code, "requests": count} for code, count in found["refused"].items()], as_json)
 

@@ -15,9 +15,7 @@ from aiohttp import web
 from gateway.admission import body_of, size_of
 from gateway.asked import MOST_ID, Asked, Served
 from gateway.errors import ApiError, api_error, error_response
-from gateway.keys import ADMISSION, FOLLOWER, OUTBOX, SERVING, TELEMETRY, TRACES
-from stream.clock import now_us
-from stream.errors import JournalFull
+from gateway.keys import ADMISSION, FOLLOWER, SERVING, TELEMETRY, TRACES
 
 MOST_ROWS = 1_000_000
 MOST_REMEMBERED = 10_000
@@ -126,19 +124,8 @@ def note_refusal(request: web.Request, name: str, request_id: str, error: ApiErr
     """A refused request of a known deployment is part of its service health."""
     if error.status == 404:  # noqa: PLR2004
         return
-    record = {
-        "k": "x",
-        "d": name,
-        "id": request_id,
-        "status": error.status,
-        "code": error.code,
-        "lat": (time.perf_counter_ns() - begun) / 1000,
-        "c": request.get("actor", ""),
-    }
-    try:
-        request.app[OUTBOX].record(name, record, now_us())
-    except JournalFull:
-        request.app[TELEMETRY].unrecorded[name] += 1
+    latency = (time.perf_counter_ns() - begun) / 1000
+    request.app[SERVING].refused(name, request_id, error.status, error.code, latency, request.get("actor", ""), error.wrong)
 
 
 def checked(asked: Asked) -> Asked:

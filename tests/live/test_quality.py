@@ -37,3 +37,30 @@ def test_missing_and_unseen_inputs_are_counted(system, flights):
     assert f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}/v1/deployments/dirty/predictions" in system.api.text("/deployments/dirty").replace("&#39;", "'")
     rule = {"measure": "quality.failing", "above": 0.5, "window": "30d"}
     assert system.api.call("PUT", "/v1/deployments/dirty/alert-rules/clean", rule)["measure"] == "quality.failing"
+
+
+def test_rows_that_a_value_of_the_wrong_type_spoilt_are_counted_by_input_whether_the_others_were_answered_or_not(system, flights):
+    model = flights.models[0]["model_id"]
+    system.api.post("/v1/deployments", {"name": "typed", "model_id": model, "association_id": "flight_id"})
+    rows = [{**row, "flight_id": f"typed-{row['flight_id']}"} for row in flights.rows[:300]]
+    for row in rows[:60]:
+        row["distance"] = "far"
+    for row in rows[60:65]:
+        row["carrier"] = ["UA"]
+    answer = system.api.post("/v1/deployments/typed/predictions", {"rows": rows})
+    assert [k for k, p in enumerate(answer["predictions"]) if "error" in p] == list(range(65))
+    with pytest.raises(Refusal, match="distance"):
+        system.api.post("/v1/deployments/typed/predictions", {"rows": rows[:2]})
+    position = system.api.post("/v1/deployments/typed/predictions", {"rows": rows[100:101]})["position"]
+    found = system.api.get("/v1/deployments/typed/data-quality", after=position)
+    inputs = {i["name"]: i for i in found["inputs"]}
+    assert inputs["distance"]["problems"]["wrong_type"]["rows"] == 62
+    assert inputs["distance"]["problems"]["wrong_type"]["production"] == pytest.approx(62 / (236 + 62))
+    assert inputs["distance"]["status"] == "failing"
+    assert inputs["carrier"]["problems"]["wrong_type"]["rows"] == 5
+    assert inputs["dest"]["problems"]["wrong_type"]["rows"] == 0
+    assert found["refused"] == {"wrong_type": 1}, "an answered request is not a refused one"
+    assert {row["input"]: row["rows"] for row in system.sql(found["wrong_type_sql"])} == {"carrier": 5, "distance": 62}
+    health = system.api.get("/v1/deployments/typed/service-health")["totals"]
+    assert (health["requests"], health["user_errors"]) == (2, 1)
+    assert "wrong type 0.0% → 20.8%" in system.api.text("/deployments/typed")
