@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-clients faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
+.PHONY: install demo up test test-kafka test-peers faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
 
 install: $(STAMP)
 
@@ -29,11 +29,9 @@ test-kafka: $(STAMP)
 	mvn -q -f tests/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.venv/kafka
 	$(BIN)/python -m pytest tests/kafka $(ARGS)
 
-# tritonclient, kserve and mlflow in an environment of their own, against our protocols
-test-clients: $(STAMP)
-	test -x .venv/clients/bin/python || $(PYTHON) -m venv .venv/clients
-	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
-	$(BIN)/python -m pytest tests/clients $(ARGS)
+# others' implementations and clients, in environments of their own under .venv: Evidently, NannyML, tritonclient, kserve, mlflow, mlserver
+test-peers: $(STAMP)
+	$(BIN)/python -m pytest -m peers tests/peers tests/clients $(ARGS)
 
 # everything killed, paused and lied to while traffic flows; SEED=… ROWS=1000000 KILLS=20 for the long form
 faults: $(STAMP)

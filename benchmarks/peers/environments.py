@@ -12,8 +12,9 @@ HERE = Path(__file__).parent
 def python_of(name: str) -> Path:
     """The Python that has what `peers/NAME.txt` pins."""
     home = HERE.parent.parent / ".venv" / f"peer-{name}"
-    python = home / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(HERE / f"{name}.txt")], check=True)
+    python, made = home / "bin" / "python", home / "made"
+    if not made.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "-r", str(HERE / f"{name}.txt")], check=True)
+        made.touch()
     return python
