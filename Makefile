@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-peers faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
+.PHONY: install demo up test test-kafka test-peers test-real faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
 
 install: $(STAMP)
 
@@ -32,6 +32,10 @@ test-kafka: $(STAMP)
 # others' implementations and clients, in environments of their own under .venv: Evidently, NannyML, tritonclient, kserve, mlflow, mlserver
 test-peers: $(STAMP)
 	$(BIN)/python -m pytest -m peers tests/peers tests/clients $(ARGS)
+
+# real sets of packages, some that drift and some that do not, through the whole system
+test-real: $(STAMP)
+	$(BIN)/python -m pytest -m real tests/real $(ARGS)
 
 # everything killed, paused and lied to while traffic flows; SEED=… ROWS=1000000 KILLS=20 for the long form
 faults: $(STAMP)

@@ -32,6 +32,7 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
     target = data.schema.target
     board = []
     importances: dict[str, dict[str, float]] = {}
+    unread = {name: [int(table.missing(name).sum()), len(table)] for name in data.schema.unused}
     texts = [freeze_texts(r.name, table.texts(r.name).tolist(), options.seed).to_json() for r in data.analysis.reports if r.kind == "text"]
     losses: dict[int, Losses | None] = {}  # a model retrained on all rows keeps what was learnt of its parent's held-out ones
     for entry in result.entries:
@@ -54,6 +55,7 @@ def save_all(registry: Registry, table: Table, result: Result, options: Options,
             "partition": result.partition,
             "seed": options.seed,
             "texts": texts,
+            "unread": unread,
         }
         if id(entry.held) not in losses:
             losses[id(entry.held)] = losses_of(data, entry, options.seed)

@@ -8,6 +8,7 @@ that a detector has read is a SELECT, and replaying the events gives its state a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,12 @@ from stream.queries import SERVED, outcomes_as_of
 from stream.recount import package_of
 
 SPAN = 86_400_000_000
+TOGETHER = 100
 CLOCKS = """SELECT toUnixTimestamp64Micro(max(actual_at)) AS known, quantileExact(0.95)(dateDiff('microsecond', occurred_at, actual_at)) AS delay, count() AS n
 FROM outcomes WHERE deployment = {d} AND role = 'champion'"""
 NEXT = "SELECT toUnixTimestamp64Micro(min(occurred_at)) AS at, toUnixTimestamp64Micro(max(occurred_at)) AS last, count() AS n FROM predictions_log WHERE deployment = {d} AND role = 'champion' AND occurred_at >= fromUnixTimestamp64Micro({after})"
+DAYS = """SELECT intDiv(toUnixTimestamp64Micro(occurred_at), {span}) AS day, count() AS n FROM {table} WHERE deployment = {d} AND role = 'champion'
+AND occurred_at >= fromUnixTimestamp64Micro({after}) AND occurred_at < fromUnixTimestamp64Micro({until}) GROUP BY day ORDER BY day"""
 COLUMNS = "model_id, event_id, toUnixTimestamp64Micro(occurred_at) AS time, predicted_class, predicted_value, actual_value, actual_class"
 
 
@@ -44,25 +48,37 @@ def inputs_of(deployment: str, cohort: CohortMatured, name: str) -> str:
     return f"SELECT toUnixTimestamp64Micro(occurred_at) AS time, features_num[{literal(name)}] AS value FROM predictions WHERE deployment = {literal(deployment)} AND role = 'champion' AND {known} AND {has} ORDER BY occurred_at, event_id"
 
 
-def next_cohort(log: EventLog, deployment: str, after: int) -> CohortMatured | None:
-    """The oldest cohort beyond `after` (microseconds) that is mature by now, or None."""
+def next_cohorts(log: EventLog, deployment: str, after: int) -> list[CohortMatured]:
+    """The oldest cohorts beyond `after` (microseconds) that are mature by now, in their order; none passes one that is not."""
     d = literal(deployment)
-    found = log.rows(NEXT.format(d=d, after=after))[0]
-    if not int(found["n"]):
-        return None
-    start = max(int(found["at"]) // SPAN * SPAN, after)
-    end = (start // SPAN + 1) * SPAN
-    if int(found["last"]) < end:
-        return None  # its stretch of time is not over
-    cut = now_us()
-    rows = f"deployment = {d} AND role = 'champion' AND occurred_at >= fromUnixTimestamp64Micro({start}) AND occurred_at < fromUnixTimestamp64Micro({end})"
-    whole = int(log.rows(f"SELECT count() AS n FROM predictions WHERE {rows}")[0]["n"])
-    matched = int(log.rows(f"SELECT count() AS n FROM outcomes WHERE {rows}")[0]["n"])
+    newest = log.rows(NEXT.format(d=d, after=after))[0]
+    if not int(newest["n"]):
+        return []
+    end = (max(int(newest["at"]), after) // SPAN + 1) * SPAN
+    if int(newest["last"]) < end:
+        return []  # the first stretch of time is not over
     clocks = log.rows(CLOCKS.format(d=d))[0]
-    late = int(clocks["n"]) and int(clocks["known"]) - end >= max(int(clocks["delay"]), 0)
-    if matched < whole and not late:
-        return None
-    return CohortMatured(start, end, cut, whole, matched)
+    known = int(clocks["known"]) - max(int(clocks["delay"]), 0) if int(clocks["n"]) else 0  # what is older has had its time
+    first = matured(log, d, after, end, known)
+    return matured(log, d, after, min(end + (TOGETHER - 1) * SPAN, int(newest["last"]) // SPAN * SPAN), known) if first else []
+
+
+def matured(log: EventLog, d: str, after: int, until: int, known: int) -> list[CohortMatured]:
+    """Cohorts from `after` to `until` up to the first that is not mature."""
+    cut = now_us()
+    found: list[CohortMatured] = []
+    whole, matched = ({int(row["day"]): int(row["n"]) for row in log.rows(DAYS.format(span=SPAN, d=d, after=after, until=until, table=table))} for table in ("predictions", "outcomes"))
+    for day, rows in whole.items():
+        start, end = max(day * SPAN, after), (day + 1) * SPAN
+        if matched.get(day, 0) < rows and known < end:
+            break
+        found.append(CohortMatured(start, end, cut, rows, matched.get(day, 0), found[-1].end if found else after))
+    return found
+
+
+def read_together(cohorts: list[CohortMatured]) -> list[CohortMatured]:
+    """The first of some cohorts, as many as matured at one look."""
+    return [cohort for cohort in cohorts[:TOGETHER] if cohort.cut == cohorts[0].cut]
 
 
 class Detectors:
@@ -76,10 +92,18 @@ class Detectors:
         self._times: dict[str, list[int]] = {}  # of the errors that the detector still holds in its window
         self.read = 0
 
-    def feed(self, cohort: CohortMatured) -> list[ConceptDriftDetected | ChangeDetected]:
-        """Read a cohort's rows in their order; answers the alarms, one a model and detector at most."""
+    def feed(self, cohorts: list[CohortMatured]) -> list[tuple[CohortMatured, ConceptDriftDetected | ChangeDetected]]:
+        """Read cohorts that matured at one look, a row after the other; answers the alarms, one a cohort, model and detector at most."""
+        whole = self._log.arrow(rows_of(self._deployment, replace(cohorts[0], end=cohorts[-1].end)))
+        times = whole.column("time").to_numpy()
+        told: list[tuple[CohortMatured, ConceptDriftDetected | ChangeDetected]] = []
+        for cohort in cohorts:
+            first, last = np.searchsorted(times, [cohort.start, cohort.end])
+            told += [(cohort, fact) for fact in self._feed(cohort, whole.slice(first, last - first))]
+        return told
+
+    def _feed(self, cohort: CohortMatured, table: Any) -> list[ConceptDriftDetected | ChangeDetected]:
         sql = rows_of(self._deployment, cohort)
-        table = self._log.arrow(sql)
         told: list[ConceptDriftDetected | ChangeDetected] = []
         for model_id in pc.unique(table.column("model_id")).to_pylist():
             part = table.filter(pc.equal(table.column("model_id"), model_id))

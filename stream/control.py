@@ -160,6 +160,24 @@ class Follower:
             self._futures.pop(event.event_id, None)
         return event
 
+    async def propose_all(self, facts: list[tuple[Fact, str]], *, actor: str, deployment: str = "") -> int:
+        """Send proposals, each with its key, together and in their order; answers how many hold before the first that does not.
+
+        Raises BrokerUnavailable without a broker.
+        """
+        events_ = [Event(events.new_id(f"{fact.TYPE}:{deployment}:{key}"), now_us(), actor, deployment, fact) for fact, key in facts]
+        futures = [self._futures.setdefault(event.event_id, asyncio.get_running_loop().create_future()) for event in events_ if event.event_id not in self._seen]
+        try:
+            await self._producer.send(CONTROL, [event.encode() for event in events_ if event.event_id not in self._seen], 0)
+            await asyncio.wait_for(asyncio.gather(*map(asyncio.shield, futures), return_exceptions=True), WAIT)
+        except TimeoutError as error:
+            raise BrokerUnavailable("the broker took the commands but did not hand them back in time") from error
+        finally:
+            for event in events_:
+                self._futures.pop(event.event_id, None)
+        held = [self._seen.get(event.event_id) is None for event in events_]
+        return held.index(False) if False in held else len(held)
+
     async def logged(self, event: Event, seconds: float = WAIT) -> int:
         """Wait until the log has an event; answers its sequence, LogUnavailable when time is over."""
         end = asyncio.get_running_loop().time() + seconds

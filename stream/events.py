@@ -390,7 +390,10 @@ class PolicyRunFinished(Fact):
 
 @dataclass(frozen=True)
 class CohortMatured(Fact):
-    """The rows of a stretch of event time have their outcomes: detectors read it, as of the record time `cut` (microseconds)."""
+    """The rows of a stretch of event time have their outcomes: detectors read it, as of the record time `cut` (microseconds).
+
+    `after` is where the cohort before it ended (0: it is the first; -1: not said), so that none is passed over.
+    """
 
     TYPE: ClassVar[str] = "cohort_matured"
     start: int
@@ -398,6 +401,7 @@ class CohortMatured(Fact):
     cut: int
     rows: int
     matched: int
+    after: int = -1
 
 
 @dataclass(frozen=True)

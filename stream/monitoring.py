@@ -28,7 +28,7 @@ from stream.projections.catalog import Catalog
 from stream.queries import Window
 from stream.recount import package_of, recount
 from stream.references import TRAINING, reference_of
-from stream.texts import texts_answer
+from stream.unread import texts_answer, unread_answer
 
 LEAST_MATCHED = 100
 WARNING, FAILING = 0.05, 0.10
@@ -65,15 +65,15 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
     wrong = {} if window.segment else wrong_types(log, window)[2]
     for part in parts:
         part.update(detail(baseline, total, part["name"], wrong.get(part["name"], 0)))
-    texts = texts_answer(log, package, window)
+    texts, unread = texts_answer(log, package, window), unread_answer(log, package, window)
     return {
         "model_id": model_id,
         "baseline_id": model_id,
         "reference": other.told() if other else {"kind": TRAINING},
-        "totals": {"rows": prediction["rows"], "features": features, "prediction": prediction, "texts": texts},
+        "totals": {"rows": prediction["rows"], "features": features, "prediction": prediction, "texts": texts, "unread": unread},
         "buckets": buckets,
         "unused": list(package.schema.unused),
-        "status": distances.worst([p["status"] for p in (*parts, *texts)]),
+        "status": distances.worst([p["status"] for p in parts]),
         "sql": sql,
     }
 

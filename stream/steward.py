@@ -17,7 +17,7 @@ from stream import alerts, policies
 from stream.broker import BrokerUnavailable
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us, parse_time
-from stream.concepts import Detectors, next_cohort
+from stream.concepts import Detectors, next_cohorts, read_together
 from stream.control import Follower
 from stream.errors import LogUnavailable, QueryRejected, Refused
 from stream.events import AlertCleared, AlertRaised, ChangeDetected, DeploymentConfigured, DriftCheckRequested, Fact, new_id
@@ -30,7 +30,6 @@ log = logging.getLogger("champion.steward")
 EVERY = 1.0
 ACTOR = "steward"
 CONCEPTS_EVERY = 3
-MOST_COHORTS = 20
 SHARE = 5  # rest five times as long as looking took
 SETTLE = 10  # looks after the log's last movement
 
@@ -92,29 +91,28 @@ class Steward:
     # concept drift
 
     async def _concepts(self) -> None:
-        """Every few seconds: cohorts that have matured, read by the champion's detector in their order."""
+        """Every few seconds: cohorts that have matured, read by the champion's detectors in their order."""
         self._round += 1
         if self._round % CONCEPTS_EVERY:
             return
         for deployment in list(self._follower.catalog.deployments.values()):
             if deployment.state == "active":
-                for _ in range(MOST_COHORTS):
-                    if not await self._concept(deployment.name):
-                        break
+                await self._concept(deployment.name)
 
-    async def _concept(self, name: str) -> bool:
-        """One cohort; answers whether there was one. A detector that this process lacks is made again from the events."""
-        cohorts = self._follower.catalog.watch.cohorts.get(name, [])
+    async def _concept(self, name: str) -> None:
+        """The next cohorts, then what detectors say of them. A detector that this process lacks is made again from the events."""
+        cohorts = self._follower.catalog.watch.cohorts.setdefault(name, [])
+        found = await asyncio.to_thread(next_cohorts, self._log, name, cohorts[-1].end if cohorts else 0)
+        if found:
+            self._calm = 0  # there may be more, though nothing moves
+            await self._follower.propose_all([(cohort, f"{cohort.start}:{cohort.cut}") for cohort in found], actor=ACTOR, deployment=name)
         detectors, asked = self._detectors.get(name), self._follower.catalog.deployments[name].settings.get("detectors") or []
         if detectors is None or detectors.read > len(cohorts) or detectors.asked != asked:
             detectors = self._detectors[name] = Detectors(self._log, self._registry, name, asked)
         while detectors.read < len(cohorts):
-            cohort = cohorts[detectors.read]
-            for fact in await asyncio.to_thread(detectors.feed, cohort):
+            for cohort, fact in await asyncio.to_thread(detectors.feed, read_together(cohorts[detectors.read :])):
                 which = f"{fact.detector}:{fact.on}:" if isinstance(fact, ChangeDetected) else ""
                 await self._say(fact, name, f"{which}{fact.model_id}:{cohort.end}")
-        found = await asyncio.to_thread(next_cohort, self._log, name, cohorts[-1].end if cohorts else 0)
-        return found is not None and await self._say(found, name, f"{found.start}:{len(cohorts)}")
 
     async def _checks(self) -> None:
         """Drift checks that are due: one for each whole span of event time, of the span before it."""

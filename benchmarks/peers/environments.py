@@ -15,6 +15,6 @@ def python_of(name: str) -> Path:
     python, made = home / "bin" / "python", home / "made"
     if not made.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "-r", str(HERE / f"{name}.txt")], check=True)
+        subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), *(["--no-deps"] if name == "data" else []), "-r", str(HERE / f"{name}.txt")], check=True)
         made.touch()
     return python

@@ -32,6 +32,8 @@ def drift(deployment: str, reference: str, start: str, end: str, bucket: str, se
     show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
     if found["totals"]["texts"] and not as_json:
         show([{"text": t["name"], "status": t["status"], "rows": t["rows"], "length PSI": t["length"]["psi"], "unknown words PSI": t["unknown_words"]["psi"], "unknown words": t["unknown_words"]["mean"]} for t in found["totals"]["texts"]], as_json)
+    if (moved := [u for u in found["totals"]["unread"] if u["status"] != "passing"]) and not as_json:
+        show([{"no model reads": u["name"], "status": u["status"], "missing": f"{u['missing']['reference']:.1%} → {u['missing']['production']:.1%}"} for u in moved], as_json)
     if found["concept_drift"] and not as_json:
         show(found["concept_drift"], as_json, title="the champion's errors changed", columns=["since", "direction", "before", "after", "until"])
 

@@ -199,8 +199,8 @@ def _run_finished(watch: Watch, event: Event, fact: events.PolicyRunFinished) ->
 
 def _cohort_matured(watch: Watch, event: Event, fact: events.CohortMatured) -> None:
     read = watch.cohorts.setdefault(event.deployment, [])
-    if read and fact.start < read[-1].end:
-        raise Refused("conflict", "out_of_order", "detectors have read this time already")
+    if (read and fact.start < read[-1].end) or fact.after not in {-1, read[-1].end if read else 0}:
+        raise Refused("conflict", "out_of_order", "detectors have read this time already, or not yet what comes before it")
     read.append(fact)
 
 

@@ -13,6 +13,7 @@ from stream.projections.catalog import Catalog
 from stream.projections.watch import in_hours
 
 SECOND = 1_000_000
+COHORT = events.CohortMatured(0, 10, 99, 5, 5, 0)
 RULE = read_rule({"measure": "drift.psi", "above": 0.25, "clear": 0.1, "cool_down": "10m", "channels": ["ops"]})
 
 
@@ -253,3 +254,16 @@ def test_the_gate_waits_for_its_rows_then_looks_once():
     assert gate(policy, compared(300, -0.005, 0.001, True), "log_loss").word == "refuse"
     assert gate(policy, compared(300, -0.1, 0.2, False), "log_loss").word == "refuse"
     assert "log_loss 0.5000 against 0.4000 on 300 rows" in gate(policy, compared(300, -0.1, 0.01, True), "log_loss").sentence
+
+
+@pytest.mark.parametrize(("start", "after"), [(5, 10), (20, 15), (20, 0)])
+def test_a_day_that_others_have_passed_or_would_pass_over_is_not_read(start, after):
+    catalog = Catalog()
+    catalog.apply(Event("m", 0, "t", "", events.ModelRegistered("m" * 64, "p", "linear", "binary", "y", "log_loss", {})))
+    catalog.apply(Event("d", 0, "t", "d", events.DeploymentCreated("m" * 64, "")))
+    catalog.apply(Event("first", 1, "t", "d", COHORT))
+    with pytest.raises(Refused):
+        catalog.apply(Event("wrong", 2, "t", "d", events.CohortMatured(start, start + 10, 99, 5, 5, after)))
+    catalog.apply(Event("next", 3, "t", "d", events.CohortMatured(20, 30, 99, 5, 5, 10)))
+    catalog.apply(Event("older", 4, "t", "d", events.CohortMatured(30, 40, 99, 5, 5)))  # as events of before say it
+    assert [c.start for c in catalog.watch.cohorts["d"]] == [0, 20, 30]
