@@ -23,7 +23,7 @@ import pyarrow.parquet
 
 from gateway.client import Client, Refusal
 from models.errors import DataError
-from stream.clickhouse import parquet_of
+from stream.clickhouse import fill_table, parquet_of
 from stream.errors import LogUnavailable, QueryRejected
 
 ROWS = 5000
@@ -89,7 +89,7 @@ def score(api: Client, deployment: str, file: Path, output: Path, rows: int = RO
     if output.suffix not in SUFFIXES:
         raise DataError("unknown_format", f"{output.name}: the name ends in {', '.join(SUFFIXES)}")
     schema = schema_of(api, deployment)
-    run = hashlib.sha256(f"{deployment}:{monitored}:{file.resolve()}:{file.stat().st_size}:{file.stat().st_mtime_ns}:{rows}".encode()).hexdigest()[:16]
+    run = run_of(deployment, file, rows, monitored=monitored)
     folder = output.with_name(output.name + f".parts-{run}")
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
@@ -107,6 +107,28 @@ def score(api: Client, deployment: str, file: Path, output: Path, rows: int = RO
     found = gather(sorted(folder.glob("*.arrow")), output, schema)
     shutil.rmtree(folder)
     return found
+
+
+def run_of(deployment: str, file: Path, rows: int = ROWS, *, monitored: bool = True) -> str:
+    """What names a run: the same file in the same state, through the same deployment, is the same run."""
+    return hashlib.sha256(f"{deployment}:{monitored}:{file.resolve()}:{file.stat().st_size}:{file.stat().st_mtime_ns}:{rows}".encode()).hexdigest()[:16]
+
+
+def into_table(url: str, table: str, file: Path, run: str) -> dict[str, int]:
+    """The rows of a scored file into a table of a ClickHouse, `batch` being the run; those of it that are there already stay."""
+    parts = (pa.Table.from_batches([rows]) for rows in batches_of(file))
+    counts = {"rows": 0}
+
+    def counted() -> Iterator[pa.Table]:
+        for part in parts:
+            counts["rows"] += len(part)
+            yield part
+
+    try:
+        fill_table(url, table, run, counted())
+    except (LogUnavailable, QueryRejected) as error:
+        raise DataError("unwritable_table", f"the table {table}: {error}") from error
+    return counts
 
 
 def asked_of(source: str, query: str, output: Path) -> Path:

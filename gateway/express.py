@@ -84,7 +84,7 @@ class Connection(RequestHandler):
     def __init__(self, app: web.Application, server: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         """Serve `app`, whose aiohttp server is `server`."""
         super().__init__(server, loop=loop, **options)
-        self._app = app
+        self._serving, self._telemetry, self._keys = app[SERVING], app[TELEMETRY], app[KEYS]  # found once a connection, not once a request
         self._parsed = Parsed()
         self._held = b""
         self._plain = True
@@ -173,9 +173,8 @@ class Connection(RequestHandler):
             return None
         if headers.get(b"content-type", b"") != b"application/json" or parsed.parser.get_http_version() != "1.1":
             return None
-        app = self._app
         name = found[1].decode()
-        served, actor = app[SERVING].ready(name), self._actor(headers)
+        served, actor = self._serving.ready(name), self._actor(headers)
         if served is None or actor is None or served.routes:
             return None
         given = headers.get(b"x-request-id")
@@ -187,16 +186,16 @@ class Connection(RequestHandler):
             asked = checked(Asked(rows, ids, times, request_id, headers.get(b"x-consumer", b"").decode() or actor, size=len(parsed.body)))
             if len(rows) > BLOCK:
                 return None
-            answer = app[SERVING].predict_now(served, asked, begun, time.perf_counter_ns())
+            answer = self._serving.predict_now(served, asked, begun, time.perf_counter_ns())
         except Exception:  # noqa: BLE001 - whatever it is, aiohttp's lane meets it again and answers it
             return None
-        app[TELEMETRY].requests[(name, 200)] += 1
+        self._telemetry.requests[(name, 200)] += 1
         body = orjson.dumps(answer)
         return HEAD % (request_id.encode(), len(body)) + body
 
     def _actor(self, headers: dict[bytes, bytes]) -> str | None:
         """Who asks; None where aiohttp's guard has to say it."""
-        store = self._app[KEYS]
+        store = self._keys
         if not store.hashes:
             return "local" if self._local else None
         key = headers.get(b"authorization", b"")

@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.errors import Handler, json_response
 from gateway.handlers import actuals, custom, deployments, humility, inference, models, monitoring, predictions, projects, settings, system, upkeep, watching
 from gateway.portal import views
+from gateway.portal.explore import explore
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -140,6 +141,7 @@ PAGES: tuple[tuple[str, Handler], ...] = (
     ("/", views.inventory),
     ("/deployments/{d}", views.deployment),
     ("/deployments/{d}/disagreements/{m}", views.disagreements),
+    ("/deployments/{d}/explore", explore),
     ("/projects/{p}", views.project),
     ("/models/{m}", views.model),
     ("/events", views.events),

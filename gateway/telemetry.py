@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from typing import Any
 
@@ -30,14 +31,14 @@ class Telemetry:
 
     def observe(self, times: tuple[int, ...]) -> None:
         """A prediction request's clock readings in nanoseconds: begin, then the end of each step."""
-        for name, begun, ended in zip(STEPS, times, times[1:], strict=False):
-            self.steps[name] += ended - begun
+        steps = self.steps
+        begun = times[0]
+        for name, ended in zip(STEPS, times[1:]):  # noqa: B905 - a step each
+            steps[name] += ended - begun
+            begun = ended
         took = (times[-1] - times[0]) / 1000
         self.total_us += took
-        place = 0
-        while place < len(EDGES) and took > EDGES[place]:
-            place += 1
-        self.buckets[place] += 1
+        self.buckets[bisect_left(EDGES, took)] += 1
 
     def collect(self) -> Any:
         """The Prometheus families."""

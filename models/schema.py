@@ -54,7 +54,7 @@ class Target:
     mean: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for each request
 class Encoded:
     """Rows made ready: base matrix, the values to log, and what was odd about each row.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,6 +26,8 @@ REJECTED = frozenset(
     | {164, 170, 179, 182, 184, 190, 192, 193, 206, 215, 218, 270, 291, 344, 349, 352, 386, 395, 403, 406, 407, 456, 457, 467, 497, 516, 524, 549, 552, 599, 611, 636, 648, 713}
 )
 WRITER = "writer"
+NAME = re.compile(r"\w+(\.\w+)?", re.ASCII)
+CLICKHOUSE = {"int64": "Int64", "double": "Float64", "string": "String"}  # types of Arrow and of ClickHouse
 BROKEN, MOST_WORDS = b"\r\n__exception__\r\n", 20_000
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DICTIONARIES = {"output_format_arrow_low_cardinality_as_dictionary": 1}  # texts of few values, and a map's keys, as numbers: three times as fast to read
@@ -157,11 +160,12 @@ def judged(text: str) -> LogUnavailable | QueryRejected:
     return kind(first_line(text))
 
 
-def parquet_of(url: str, sql: str, path: Path) -> None:
-    """Write the answer of any ClickHouse to a query as a Parquet file; the URL names user, password and database."""
+@contextlib.contextmanager
+def outside(url: str) -> Iterator[Any]:
+    """A client of any ClickHouse; the URL names user, password and database. LogUnavailable and QueryRejected say what went wrong."""
     parts = urlsplit(url)
     try:
-        client = clickhouse_connect.get_client(
+        yield clickhouse_connect.get_client(
             host=parts.hostname or "127.0.0.1",
             port=parts.port or (8443 if parts.scheme == "https" else 8123),
             username=unquote(parts.username or "default"),
@@ -171,13 +175,44 @@ def parquet_of(url: str, sql: str, path: Path) -> None:
             autogenerate_session_id=False,
             query_retries=0,
         )
-        with path.open("wb") as out, client.raw_stream(sql, fmt="Parquet") as stream:
-            while piece := stream.read(1 << 20):
-                out.write(piece)
     except OperationalError as error:
         raise LogUnavailable(first_line(error)) from error
     except ClickHouseError as error:
         raise QueryRejected(first_line(error)) from error
+
+
+def parquet_of(url: str, sql: str, path: Path) -> None:
+    """Write the answer of any ClickHouse to a query as a Parquet file."""
+    with outside(url) as client, path.open("wb") as out, client.raw_stream(sql, fmt="Parquet") as stream:
+        while piece := stream.read(1 << 20):
+            out.write(piece)
+
+
+def fill_table(url: str, table: str, batch: str, rows: Iterator[pa.Table]) -> None:
+    """Put numbered rows (their first column) into a table of any ClickHouse, which is made where there is none, under the name of a batch.
+
+    Each piece is one insert. What the table has of the batch already is left out: a run that broke off is gone on with.
+    """
+    if not NAME.fullmatch(table):
+        raise QueryRejected(f"{table!r} is no name of a table: letters, digits and underscores, and a database before a dot")
+    with outside(url) as client:
+        there = -1
+        for piece in rows:
+            if there < 0:
+                make_table(client, table, piece.schema)
+                there = int(client.query(f"SELECT count() AS n FROM {table} WHERE batch = {{batch:String}}", {"batch": batch}).first_row[0])
+            known, there = min(there, len(piece)), max(0, there - len(piece))
+            rest = piece.slice(known)
+            if len(rest):
+                client.insert_arrow(table, rest.add_column(0, "batch", pa.array([batch] * len(rest), pa.string())))
+
+
+def make_table(client: Any, table: str, schema: pa.Schema) -> None:
+    """A table for numbered rows of a batch, where there is none."""
+    types = ["{}" if k == 0 else "Nullable({})" for k in range(len(schema.names))]
+    names = [name.replace("\\", "\\\\").replace("`", "\\`") for name in schema.names]
+    columns = ", ".join(f"`{name}` {kind.format(CLICKHOUSE[str(of)])}" for name, kind, of in zip(names, types, schema.types, strict=True))
+    client.command(f"CREATE TABLE IF NOT EXISTS {table} (batch String, {columns}) ENGINE = MergeTree ORDER BY (batch, `{names[0]}`)")
 
 
 def first_line(error: BaseException | str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from gateway import batch
-from gateway.client import Refusal
+from gateway.client import Client, Refusal
 from gateway.commands.common import AS_JSON, board, brief, client, out, show, wait_for_job
 from models.errors import ModelsError
 from stream.events import new_id
@@ -64,36 +65,52 @@ def promote(deployment: str, model_id: str, reason: str, as_json: bool) -> None:
 @click.argument("deployment")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where the answers go: .csv, .parquet or .arrow.")
-@click.option("--query", default="", help="Predict the rows of this SELECT instead of a file's; needs --from and -o.")
+@click.option("--query", default="", help="Predict the rows of this SELECT instead of a file's; needs --from, and -o or --to.")
 @click.option("--from", "source", default="", help="The ClickHouse that the query is asked of: http://user:password@host:8123/database.")
+@click.option("--to", "target", default="", help="Put the answers into --table of this ClickHouse.")
+@click.option("--table", default="", help="With --to: the table; it is made where there is none.")
 @click.option("--unmonitored", is_flag=True, help="Record the rows, and keep them out of drift, accuracy, service health and challengers.")
 @AS_JSON
-def predict(deployment: str, file: Path | None, output: Path | None, query: str, source: str, unmonitored: bool, as_json: bool) -> None:
+def predict(deployment: str, file: Path | None, output: Path | None, query: str, source: str, target: str, table: str, unmonitored: bool, as_json: bool) -> None:
     """Predict the rows of a CSV, Parquet or Arrow file of any size, or of a query; run again after a break, it goes on.
 
     Example: champion predict flights new.parquet -o scored.parquet
     """
+    if bool(target) != bool(table) or (file is None and not (query and source and (output or target))):
+        raise click.UsageError("give a FILE, or --query, --from, and -o or --to; --to and --table go together")
     api = client()
     try:
         asked = None
         if file is None:
-            if not (query and source and output):
-                raise click.UsageError("give a FILE, or --query, --from and -o")
-            file = asked = batch.asked_of(source, query, output)
-        if output is not None:
+            file = asked = batch.asked_of(source, query, output or Path(f"{table}.parquet"))
+        if output is None and not target:
+            print_some(api, deployment, file, as_json, monitored=not unmonitored)
+            return
+        run = batch.run_of(deployment, file, monitored=not unmonitored)
+        written = output or Path(f"{table}.{run}.parquet")
+        found: dict[str, Any] = {}
+        if output is not None or not written.exists():  # what was scored for a table alone is not scored again
             with Progress(TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=out, disable=as_json) as bar:
                 task = bar.add_task("", total=None)
-                found = batch.score(api, deployment, file, output, told=lambda done: bar.update(task, completed=done), monitored=not unmonitored)
-            if asked is not None:
-                asked.unlink()
-            show({**found, "output": str(output)}, as_json=True) if as_json else out.print(f"{found['rows']:,} rows written to {output}, {found['errors']:,} of them with an error")
-            return
-        run = new_id()[:12]
-        answers: list[dict[str, object]] = []
-        for number, piece in enumerate(batch.pieces(file, batch.ROWS)):
-            answers.extend(batch.answered(api, deployment, piece, f"{run}-{number}", len(answers), monitored=not unmonitored))
+                found = dict(batch.score(api, deployment, file, written, told=lambda done: bar.update(task, completed=done), monitored=not unmonitored))
+        if target:
+            found |= batch.into_table(target, table, written, run)
+        if output is None:
+            written.unlink()
+        if asked is not None:
+            asked.unlink()
     except ModelsError as error:
         raise Refusal(422, error.code, str(error)) from error
+    where = table if target else str(output)
+    show({**found, "output": where}, as_json=True) if as_json else out.print(f"{found['rows']:,} rows written to {where}" + (f", {found['errors']:,} of them with an error" if "errors" in found else ""))
+
+
+def print_some(api: Client, deployment: str, file: Path, as_json: bool, *, monitored: bool) -> None:
+    """The answers of a file's rows, in the terminal."""
+    run = new_id()[:12]
+    answers: list[dict[str, object]] = []
+    for number, piece in enumerate(batch.pieces(file, batch.ROWS)):
+        answers.extend(batch.answered(api, deployment, piece, f"{run}-{number}", len(answers), monitored=monitored))
     show({"predictions": answers} if as_json else [{k: v for k, v in row.items() if v is not None and k != "model_id"} for row in answers[:20]], as_json)
     if not as_json and len(answers) > 20:  # noqa: PLR2004
         out.print(f"… and {len(answers) - 20:,} more; -o FILE writes them all")

@@ -66,9 +66,9 @@ async def wait_after(request: web.Request) -> None:
         delay = min(delay * 1.5, 0.25)
 
 
-def window_of(request: web.Request, deployment: str) -> Window:
+def window_of(request: web.Request, deployment: str, bucket: str = "1h") -> Window:
     """from, to, bucket, model_id, as_of and segment of a question."""
-    bucket = request.query.get("bucket", "1h")
+    bucket = request.query.get("bucket", bucket)
     if bucket not in BUCKETS:
         raise ApiError(422, "wrong_bucket", f"bucket is one of {', '.join(BUCKETS)}")
     model = request.query.get("model_id", "")

@@ -42,7 +42,7 @@ SHOWN = ("1h", "6h", "1d", "7d")
 
 def number(value: Any, digits: int = 4) -> str:
     """A number for people."""
-    if value is None:
+    if value is None or isinstance(value, jinja2.Undefined):
         return "–"
     if isinstance(value, int):
         return f"{value:,}"

@@ -1,13 +1,20 @@
 """Batch predictions: every row once, in order, whatever the format, with an error a row, broken off and gone on with."""
 
+import itertools
+import json
+
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
 from gateway import batch
+from gateway.cli import main
+from gateway.up import writer_key
 from models.errors import DataError
+from stream.clickhouse import EventLog
 from tests.support import deploy_small
 
 COUNT = 1234
@@ -125,6 +132,45 @@ def test_the_rows_of_a_query_are_predicted_and_a_broken_run_asks_it_once(system,
     assert [r["p_1"] for r in read(output)] == [p["probabilities"]["1"] for p in expected["predictions"]]
     with pytest.raises(DataError, match="nowhere"):
         batch.asked_of(log, "SELECT x FROM nowhere", output)
+
+
+def test_answers_go_into_a_table_once_also_where_a_run_broke_off(system, files, tmp_path, monkeypatch):
+    folder, expected = files
+    url = f"http://writer:{writer_key(system.folder)}@127.0.0.1:{system.environment['CHAMPION_EVENTLOG_PORT']}/default"
+    batch.score(system.api, "bulk", folder / "rows.parquet", tmp_path / "scored.parquet")
+    with monkeypatch.context() as broken:
+        pieces = batch.batches_of
+        broken.setattr(batch, "batches_of", lambda file: itertools.chain(itertools.islice((b.slice(at, 300) for b in pieces(file) for at in range(0, len(b), 300)), 2), failing()))
+        with pytest.raises(OSError, match="cable"):
+            batch.into_table(url, "scored", tmp_path / "scored.parquet", "run-1")
+    count = lambda: EventLog(url).rows("SELECT batch, count() AS n FROM default.scored GROUP BY batch ORDER BY batch")  # noqa: E731
+    assert count() == [{"batch": "run-1", "n": 600}]
+    for run in ("run-1", "run-1", "run-2"):
+        assert batch.into_table(url, "scored", tmp_path / "scored.parquet", run) == {"rows": COUNT}
+    assert count() == [{"batch": "run-1", "n": COUNT}, {"batch": "run-2", "n": COUNT}]
+    rows = EventLog(url).rows("SELECT row, prediction FROM default.scored WHERE batch = 'run-1' ORDER BY row")
+    assert [(r["row"], r["prediction"]) for r in rows] == [(k, p["prediction"]) for k, p in enumerate(expected)]
+    for table in ("scored; DROP TABLE scored", "a.b.c", ""):
+        with pytest.raises(DataError, match="table"):
+            batch.into_table(url, table, tmp_path / "scored.parquet", "run-3")
+
+
+def failing():
+    raise OSError("the cable was pulled")
+    yield
+
+
+def test_a_query_is_predicted_into_a_table_by_one_command(system, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHAMPION_URL", f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}")
+    port = system.environment["CHAMPION_EVENTLOG_PORT"]
+    url = f"http://writer:{writer_key(system.folder)}@127.0.0.1:{port}/default"
+    done = CliRunner().invoke(main, ["predict", "bulk", "--query", "SELECT number / 40 AS x, 1.0 AS z FROM numbers(100)", "--from", f"http://127.0.0.1:{port}/champion", "--to", url, "--table", "answered", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == {"rows": 100, "errors": 0, "output": "answered"}
+    assert EventLog(url).rows("SELECT count() AS n, countIf(p_1 > 0.5) AS high FROM default.answered")[0]["n"] == 100
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+    assert "go together" in CliRunner().invoke(main, ["predict", "bulk", "x.csv", "--to", url]).output + CliRunner().invoke(main, ["predict", "bulk", str(files[0] / "rows.csv"), "--to", url]).output
 
 
 def test_line_breaks_inside_quotes_are_part_of_a_value(system, files, tmp_path):

@@ -1,0 +1,68 @@
+"""Any question of a deployment's past as a page: a window, a segment, a reference, as it was known then."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from gateway.errors import api_error
+from gateway.handlers.common import catalog_of, window_of
+from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
+from gateway.portal import charts
+from gateway.portal.views import page
+from stream.fairness import fairness
+from stream.monitoring import accuracy_answer, drift_answer, quality_answer
+from stream.projections.catalog import Catalog
+from stream.queries import BUCKETS, Window
+from stream.recount import package_of
+
+ASKED = ("from", "to", "bucket", "segment", "reference", "as_of", "by", "favorable")
+MOST_CHECKS = 8
+
+
+async def explore(request: web.Request) -> web.Response:
+    """Drift, accuracy, quality and fairness of what the form asks for; what is wrong with a question is said on the page."""
+    name = request.match_info["d"]
+    asked = {field: request.query.get(field, "") for field in ASKED}
+    asked["bucket"] = asked["bucket"] or "1d"
+    found: dict[str, Any] = {}
+    error = ""
+    request.app[FOLLOWER].catalog.deployment(name)
+    try:
+        catalog = await catalog_of(request)
+        window = window_of(request, catalog.deployment(name).name, bucket=asked["bucket"])
+        found = await asyncio.to_thread(partial(answers, request.app, catalog, window, asked))
+    except Exception as problem:
+        wrong = api_error(problem)
+        if wrong.status >= 500:  # noqa: PLR2004
+            raise
+        error = str(wrong)
+    return page("explore.html", deployment=name, asked=asked, buckets=list(BUCKETS), error=error, **found)
+
+
+def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[str, str]) -> dict[str, Any]:
+    """Everything the page shows."""
+    log, registry = app[EVENT_LOG], app[REGISTRY]
+    deployment = catalog.deployment(window.deployment)
+    package = package_of(registry, deployment.now.champion)
+    target = package.schema.target
+    drift = drift_answer(log, registry, window, deployment.now.champion, asked["reference"])
+    accuracy = accuracy_answer(log, registry, catalog, window, whole_story=True)
+    watch = catalog.watch
+    return {
+        "drift": drift,
+        "accuracy": accuracy,
+        "quality": quality_answer(log, registry, window, deployment.now.champion),
+        "fairness": fairness(log, window, target, asked["by"], asked["favorable"]) if asked["by"] else None,
+        "classes": target.classes,
+        "numeric": [f.name for f in package.schema.features if f.kind != "categorical"],
+        "settings": deployment.settings,
+        "concepts": watch.concepts.get(deployment.name, []),
+        "changes": watch.changes.get(deployment.name, []),
+        "checks": [job for job in reversed(catalog.drift_checks(deployment.name)) if job.state == "finished"][:MOST_CHECKS],
+        "chart_drift": charts.drift_scatter(drift),
+        "chart_drift_time": charts.drift_over_time(drift),
+    }
