@@ -62,6 +62,27 @@ def test_a_baseline_counts_groups_apart_and_survives_json():
     assert counts.sum() == 900 * 3
 
 
+@pytest.mark.parametrize("n", [1, 63, 64, 500, 5000])
+def test_the_bins_of_many_variables_at_once_are_those_of_each_alone(n):
+    rng = np.random.default_rng(n)
+    features = (Feature("x", "numeric"), Feature("few", "numeric"), Feature("c", "categorical", ("a", "b")), Feature("flag", "boolean"), Feature("one", "numeric"))
+    columns = lambda m: [rng.normal(size=m), rng.integers(0, 20, m), rng.integers(0, 3, m), rng.integers(0, 2, m), np.full(m, 7.0)]  # noqa: E731
+    for chosen in (features, tuple(f for f in features if f.kind != "categorical"), features[2:3]):
+        keep = [features.index(f) for f in chosen]
+        schema = Schema(Target("y", "binary", ("0", "1"), "1"), chosen)
+        baseline = freeze(schema, np.column_stack(columns(900))[:, keep].astype(float), rng.random(900))
+        matrix = np.column_stack(columns(n)).astype(float)
+        matrix[:, 0] *= 2  # below and above
+        matrix[rng.random(matrix.shape) < 0.1] = np.nan
+        first = next(b for b in (*baseline.features, baseline.prediction) if b.kind != "categorical")
+        matrix[: len(first.edges), 0] = first.edges[:n]  # on the very bounds
+        scores = rng.random(n) * 1.2 - 0.1
+        found, offset = baseline.places(matrix[:, keep], scores), 0
+        for row, bins, values in zip(found, (*baseline.features, baseline.prediction), [*matrix[:, keep].T, scores], strict=True):
+            assert np.array_equal(row - offset, bins.place(values)), bins.name
+            offset += bins.size
+
+
 @pytest.mark.parametrize("n", [100, 1000])
 def test_an_undrifted_stream_of_fifteen_inputs_hardly_ever_alarms(n):
     rng = np.random.default_rng(n)
