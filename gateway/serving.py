@@ -237,14 +237,15 @@ class Serving:
         if humbled and target.task != "regression":
             for row, rule in humbled.acted.items():
                 chosen[row] = overridden(rule, served.package.schema) if rule.action == "override" else chosen[row]
-        answer = self._answer(served, asked, encoded, output, chosen, ids)
+        every = output.tolist()
+        answer = self._answer(served, asked, encoded, every, chosen, ids)
         if humbled:
             say_humility(answer["predictions"], humbled)
         if asked.explain or asked.interval:
             add_more(answer["predictions"], served, asked, encoded, output, chosen)
         answered = time.perf_counter_ns()
         latency = (times[-1] - times[0]) / 1000
-        answer["position"], answer["recorded"] = self._record(served, asked, encoded, output, chosen, ids, moments, latency, humbled)
+        answer["position"], answer["recorded"] = self._record(served, asked, encoded, every, chosen, ids, moments, latency, humbled)
         if encoded.wrong:  # the request is answered; the rows that could not be scored are remembered by what spoilt them
             self.refused(served.name, asked.request_id, 200, "wrong_type", latency, asked.consumer, encoded.wrong)
         self._telemetry.rows[served.name] += len(asked.rows)
@@ -263,9 +264,9 @@ class Serving:
             self._telemetry.unrecorded[name] += 1
 
     def _record(
-        self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
+        self, served: Served, asked: Asked, encoded: Encoded, every: list[list[float]], chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
     ) -> tuple[str, bool]:
-        values, classes, probabilities = columns_of(served, output, chosen)
+        values, classes, probabilities = columns_of(served, every, chosen)
         rows, columns = encoded.logged, encoded.columns
         humility = [hits_text(humbled, k) for k in range(len(rows))] if humbled and humbled.hits else None
         if encoded.errors:
@@ -312,17 +313,16 @@ class Serving:
                 return "", False
         return f"{source}={sequence}" if source else "", True
 
-    def _answer(self, served: Served, asked: Asked, encoded: Encoded, output: Floats, chosen: list[int], ids: list[str]) -> dict[str, Any]:
+    def _answer(self, served: Served, asked: Asked, encoded: Encoded, every: list[list[float]], chosen: list[int], ids: list[str]) -> dict[str, Any]:
         target = served.package.schema.target
         predictions: list[dict[str, Any]] = []
         if target.task == "regression":
-            for k, value in enumerate(output[:, 0].tolist()):
-                predictions.append({"row": k, "association_id": ids[k], "prediction": value})
+            predictions = [{"row": k, "association_id": ids[k], "prediction": row[0]} for k, row in enumerate(every)]
         else:
             names = target.classes
             predictions = [
                 {"row": k, "association_id": made, "prediction": names[best], "probabilities": dict(zip(names, p))}  # noqa: B905 - as many as classes
-                for k, (made, best, p) in enumerate(zip(ids, chosen, output.tolist()))  # noqa: B905 - one a row
+                for k, (made, best, p) in enumerate(zip(ids, chosen, every))  # noqa: B905 - one a row
             ]
         for k, notes in encoded.warnings.items():
             predictions[k]["warnings"] = notes

@@ -66,11 +66,10 @@ async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
     return Encoded(np.concatenate(matrices), logged, warnings, errors, wrong=sum_of(wrong))
 
 
-def columns_of(served: Served, output: Floats, chosen: list[int]) -> tuple[list[float], list[str], list[list[float]]]:
-    """Value, class and probabilities of each row, as the journal keeps them."""
+def columns_of(served: Served, every: list[list[float]], chosen: list[int]) -> tuple[list[float], list[str], list[list[float]]]:
+    """Value, class and probabilities of each row, as the journal keeps them; `every` row's outputs."""
     target = served.package.schema.target
     if target.task == "regression":
-        return output[:, 0].tolist(), [""] * len(output), [[]] * len(output)
-    every = output.tolist()
-    values = output[:, 1].tolist() if target.task == "binary" else [p[k] for p, k in zip(every, chosen, strict=True)]
+        return [row[0] for row in every], [""] * len(every), [[]] * len(every)
+    values = [p[1] for p in every] if target.task == "binary" else [p[k] for p, k in zip(every, chosen, strict=True)]
     return values, [target.classes[k] for k in chosen], every

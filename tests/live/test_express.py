@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 import re
 import socket
 import time
@@ -152,3 +153,68 @@ def test_every_row_of_both_lanes_is_in_the_log_once(system, peer):
     system.api.get("/v1/deployments/lane", after=position)
     rows = system.sql("SELECT association_id, count() AS n FROM predictions WHERE deployment = 'lane' AND association_id LIKE 'lane-%' GROUP BY 1")
     assert {r["association_id"]: r["n"] for r in rows} == dict.fromkeys(ids, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_heads_that_come_again_are_answered_as_new_ones_whatever_comes_between(system, peer, seed):
+    rng = random.Random(seed)
+    bodies = [json.dumps({"rows": [{**ROW, "hour": hour}]}).encode() for hour in (7, 8, 9)]  # of one length: one head
+    other = json.dumps({"rows": [{**ROW, "hour": 17}]}).encode()
+    asked = []
+    for _ in range(60):
+        kind = rng.choice(["same", "same", "same", "longer", "split", "two", "broken", "named", "unknown", "elsewhere"])
+        if kind == "same":
+            asked.append((peer.send(request(body := rng.choice(bodies))), peer.answer(), body))
+        elif kind == "longer":
+            asked.append((peer.send(request(other)), peer.answer(), other))
+        elif kind == "split":
+            body = rng.choice(bodies)
+            whole = request(body)
+            cut = rng.randrange(1, len(whole))
+            peer.send(whole[:cut], whole[cut:])
+            asked.append((None, peer.answer(), body))
+        elif kind == "two":
+            one, two = rng.choices(bodies, k=2)
+            peer.send(request(one) + request(two))
+            asked += [(None, peer.answer(), one), (None, peer.answer(), two)]
+        elif kind == "broken":
+            peer.send(request(b"x" * len(bodies[0])))  # a head that came before, and no JSON
+            status, _, body = peer.answer()
+            assert (status, body["error"]["code"]) == (400, "broken_json")
+        elif kind == "named":
+            body = rng.choice(bodies)
+            peer.send(request(body, "/v1/deployments/lane/predictions", f"X-Request-ID: again-{seed}"))
+            found = peer.answer()
+            assert found[2]["request_id"] == f"again-{seed}"
+            asked.append((None, found, body))
+        elif kind == "unknown":
+            peer.send(request(rng.choice(bodies), "/v1/deployments/nowhere/predictions"))
+            assert peer.answer()[0] == 404
+        else:
+            peer.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert peer.answer()[2] == {"live": True}
+    expected = {}
+    for body in (*bodies, other):
+        by_aiohttp = Peer(system)
+        by_aiohttp.send(request(body, "/v1/deployments/lane/predictions?strict=false"))
+        expected[body] = plain(by_aiohttp.answer())
+        by_aiohttp.socket.close()
+    assert len(asked) > 20
+    for _, answer, body in asked:
+        assert plain(answer) == expected[body]
+    ids = [a[2]["request_id"] for _, a, _ in asked if not a[2]["request_id"].startswith("again")]
+    assert len(set(ids)) == len(ids), "each request has an id of its own"
+
+
+def test_a_deployment_that_is_paused_or_changed_answers_so_at_once_on_a_connection_that_asked_before(system, peer):
+    body = json.dumps({"rows": [ROW]}).encode()
+    system.api.post("/v1/deployments", {"name": "moody", "model_id": system.api.get("/v1/deployments/lane")["champion"]["model_id"]})
+    for _ in range(2):
+        peer.send(request(body, "/v1/deployments/moody/predictions"))
+        assert peer.answer()[2]["deployment_version"] == 1
+    system.api.call("PATCH", "/v1/deployments/moody", {"threshold": 0.9})
+    peer.send(request(body, "/v1/deployments/moody/predictions"))
+    assert peer.answer()[2]["deployment_version"] == 2
+    system.api.call("PATCH", "/v1/deployments/moody", {"state": "pause"})
+    peer.send(request(body, "/v1/deployments/moody/predictions"))
+    assert peer.answer()[0] == 409
