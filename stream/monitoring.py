@@ -20,8 +20,10 @@ from models.quality import quality_of
 from models.registry import Registry
 from models.types import Floats, Status
 from stream import queries
+from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
+from stream.errors import Refused
 from stream.estimates import estimate_answer
 from stream.learners import target_package
 from stream.projections.catalog import Catalog
@@ -34,6 +36,7 @@ LEAST_MATCHED = 100
 WARNING, FAILING = 0.05, 0.10
 T_4_95 = 2.7764451051977987  # 97.5 % quantile of Student's t with 4 degrees of freedom
 BLOCKS = 5
+REPLAYED = "replayed:"
 
 
 def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str, reference: str = "") -> dict[str, Any]:
@@ -222,8 +225,29 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
         pairs = [(mine[i], k) for k, i in zip(theirs.tolist(), rows.ids[theirs].tolist(), strict=True) if i in mine]
         a = np.array([p[0] for p in pairs], dtype=np.int64)
         b = np.array([p[1] for p in pairs], dtype=np.int64)
-        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "rows": len(pairs), "metrics": paired(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))})
+        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "ms_per_row": catalog.models[model_id].summary.get("ms_per_row"), "rows": len(pairs), "metrics": paired(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))})
     return {"champion": champion, "metric": package.metadata["metric"], "challengers": compared, "sql": sql, "status": "passing"}
+
+
+def replay_comparison(log: EventLog, registry: Registry, catalog: Catalog, window: Window, replay_id: str) -> dict[str, Any]:
+    """What would have been, had a model served a window through which it was replayed: beside what was served, by whoever it was."""
+    deployment = catalog.deployment(window.deployment)
+    job = catalog.jobs.get(replay_id)
+    if job is None or job.kind != "replay" or job.deployment != deployment.name:
+        raise Refused("unknown", "unknown_job", f"{deployment.name!r} has no replay {replay_id!r}")
+    model_id, package = str(job.request["model_id"]), package_of(registry, deployment.now.champion)
+    target = package.schema.target
+    roles = f"(role = 'champion' OR (role = 'replay' AND replay_id = {literal(replay_id)}))"
+    sql, table = queries.outcome_rows(log, window, roles=roles, ordered=True, row_id=f"concat(if(role = 'replay', '{REPLAYED}', ''), request_id, '/', association_id)")
+    rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
+    places: dict[str, int] = {}
+    for k, name in enumerate(rows.ids.tolist()):
+        places[name] = -1 if name in places else k  # twice in one request: nobody knows which is which
+    pairs = [(k, places.get(REPLAYED + name, -1)) for name, k in places.items() if k >= 0 and not name.startswith(REPLAYED)]
+    a, b = (np.array([pair[side] for pair in pairs if pair[1] >= 0], dtype=np.int64) for side in (0, 1))
+    summary = catalog.models[model_id]
+    found = {"model_id": model_id, "blueprint": summary.blueprint, "ms_per_row": summary.summary.get("ms_per_row"), "rows": len(a), "metrics": paired(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))}
+    return {"champion": deployment.now.champion, "replay_id": replay_id, "state": job.state, "metric": package.metadata["metric"], "challengers": [found], "sql": sql, "status": "passing"}
 
 
 def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:

@@ -48,26 +48,34 @@ class Outbox:
         loop = asyncio.get_running_loop()
         delay = 0.2
         while not self.draining:
-            begun, sent = loop.time(), self.sent_rows
-            # the publisher holds the journal's lock too: nobody else adopts it while it is being read
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "stream.publisher", str(self.journal.folder.resolve())),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                pass_fds=(self.journal.lock,),
-            )
-            assert self._process.stdout is not None  # noqa: S101 - asked for
-            async for line in self._process.stdout:
-                word = orjson.loads(line)
-                self._confirmed = {int(source.split("/")[1]): n for source, n in word["confirmed"].items()}
-                self.sent_rows = sent + word["sent_rows"]
-                self.journal.trim(self._confirmed)
-            code = await self._process.wait()
+            begun = loop.time()
+            try:
+                code = await self._publish()
+            except OSError as error:  # no memory, no process: requests go on into the journal
+                code = str(error)
             delay = 0.2 if loop.time() - begun > CALM else min(delay * 2, MOST_BACKOFF)
             if not self.draining:
                 self.restarts += 1
                 log.warning("the publisher ended with code %s; another is started in %.1f s", code, delay)
             await asyncio.sleep(delay)
+
+    async def _publish(self) -> int | str:
+        """A publisher from its start to its end; answers its exit code."""
+        sent = self.sent_rows
+        # the publisher holds the journal's lock too: nobody else adopts it while it is being read
+        self._process = process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "stream.publisher", str(self.journal.folder.resolve())),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=(self.journal.lock,),
+        )
+        assert process.stdout is not None  # noqa: S101 - asked for
+        async for line in process.stdout:
+            word = orjson.loads(line)
+            self._confirmed = {int(source.split("/")[1]): n for source, n in word["confirmed"].items()}
+            self.sent_rows = sent + word["sent_rows"]
+            self.journal.trim(self._confirmed)
+        return await process.wait()
 
     async def drain(self, seconds: float) -> None:
         """Let the publisher send what is left, at most so long, and end; the rest is adopted by the next process."""

@@ -18,6 +18,7 @@ from stream.clock import iso
 
 SERVED = "position(humility, ':error') = 0"  # a rule may have refused to serve a row
 SHADOWED = "substring(event_id, 1, length(event_id) - 13)"  # a challenger's event id is the champion's, a dot, and twelve characters of its own
+ROW_ID = f"if(role = 'challenger', {SHADOWED}, event_id)"
 BUCKETS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 
@@ -115,20 +116,20 @@ def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
     ON p.association_id = a.association_id WHERE NOT a.latest.3)"""
 
 
-def outcome_rows(log: EventLog, window: Window, *, roles: str, ordered: bool = False) -> tuple[str, Any]:
+def outcome_rows(log: EventLog, window: Window, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> tuple[str, Any]:
     """The matched rows of a window as Arrow, and their SELECT."""
-    sql = outcomes_sql(window, roles=roles, ordered=ordered)
+    sql = outcomes_sql(window, roles=roles, ordered=ordered, row_id=row_id)
     return sql, log.arrow(sql, settings=DICTIONARIES)
 
 
-def outcomes_sql(window: Window, *, roles: str, ordered: bool = False) -> str:
+def outcomes_sql(window: Window, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> str:
     """The SELECT of a window's matched rows: bucket, model, probabilities or value, actual.
 
-    `ordered`: by time, and with the id that a champion's row and its challengers' have in common. Metrics need neither.
+    `ordered`: by time, and with the id that a champion's row and its challengers' have in common (`row_id`). Metrics need neither.
     """
     source = outcomes_as_of(window.deployment, window.as_of) if window.as_of is not None else "outcomes"
-    row_id = f"\n    if(role = 'challenger', {SHADOWED}, event_id) AS row_id," if ordered else ""
-    sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id,{row_id} predicted_value, predicted_class, probabilities, actual_value, actual_class
+    shared = f"\n    {row_id} AS row_id," if ordered else ""
+    sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id,{shared} predicted_value, predicted_class, probabilities, actual_value, actual_class
 FROM {source} WHERE {window.where()} AND {roles} AND {SERVED}"""
     return sql + " ORDER BY occurred_at, event_id" if ordered else sql
 

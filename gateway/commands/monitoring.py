@@ -133,16 +133,17 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
 @click.command()
 @click.argument("deployment")
 @click.option("--payoff", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None, help="First set what predictions are worth: a JSON file {actual: {predicted: value}}.")
+@click.option("--replay", "replay_id", default="", help="Instead of the challengers, the model of this replay: what would have been, had it served.")
 @window_options
 @AS_JSON
-def compare(deployment: str, file: Path | None, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+def compare(deployment: str, file: Path | None, replay_id: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
     """Compare the challengers with the champion on the same matched rows, in metrics and in money.
 
     Example: champion compare flights --from 2013-07-01
     """
     if file is not None:
         client().call("PATCH", f"/v1/deployments/{deployment}", {"payoff": orjson.loads(file.read_bytes())})
-    found = of_window(deployment, "comparison", start, end, bucket, segment, at)
+    found = of_window(deployment, "comparison", start, end, bucket, segment, at, replay_id=replay_id)
     if as_json:
         show(found, as_json)
         return

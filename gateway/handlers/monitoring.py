@@ -16,7 +16,7 @@ from stream.clock import now_us
 from stream.disagreement import explore
 from stream.explainer import drivers
 from stream.fairness import fairness as fairness_of
-from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer
+from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer, replay_comparison
 from stream.recount import package_of
 from stream.verify import verify
 
@@ -64,12 +64,14 @@ async def accuracy(request: web.Request) -> web.Response:
 
 
 async def comparison(request: web.Request) -> web.Response:
-    """Champion against challengers on identical matched rows, in five blocks of time."""
+    """Champion against challengers on identical matched rows, in five blocks of time; `replay_id=` a replayed model against what was served: had it served since."""
     await wait_after(request)
     app = request.app
     catalog = await catalog_of(request)
     deployment = catalog.deployment(request.match_info["d"])
     window = replace(window_of(request, deployment.name), model_id="")
+    if replay_id := request.query.get("replay_id", ""):
+        return await stamped(request, await asyncio.to_thread(replay_comparison, app[EVENT_LOG], app[REGISTRY], catalog, window, replay_id))
     return await stamped(request, await asyncio.to_thread(comparison_answer, app[EVENT_LOG], app[REGISTRY], catalog, window))
 
 

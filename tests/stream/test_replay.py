@@ -4,12 +4,18 @@ import asyncio
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream import events
 from stream.engine import Raw
+from stream.errors import Refused
+from stream.events import Event
 from stream.jobs import replay as module
 from stream.jobs.replay import parts_of, replay
+from stream.monitoring import comparison_answer, replay_comparison
+from stream.queries import Window
 
 ALL = {"start": 0, "end": 2**52}
 
@@ -63,3 +69,22 @@ def test_rows_of_one_moment_stay_together(moments):
     for one, other in zip(parts, parts[1:], strict=False):
         assert one.column("recorded")[-1].as_py() < other.column("recorded")[0].as_py()
     assert all(np.diff(part.column("recorded").to_numpy()).min(initial=0) >= 0 for part in parts)
+
+
+def test_what_would_have_been_is_what_the_challenger_was_where_it_shadowed_all_rows(world, trained):
+    rng = np.random.default_rng(7)
+    world.new_engine().cycle(world.raws(world.requests(120, seed=8)))
+    world.new_engine().cycle(world.actuals([[f"a{k}-{j}", str(bool(rng.random() < 0.5)).lower(), None, f"f{k}-{j}"] for k in range(120) for j in range(3)], 200))
+    registry = trained[0]
+    name = f"{world.name}-instead"
+    world.catalog.apply(Event("asked", 5, "test", world.name, events.ReplayRequested(name, world.challenger, "2020-01-01T00:00:00Z", "2030-01-01T00:00:00Z")))
+    sent, _ = replayed(world, registry.load(world.challenger), name)
+    world.new_engine().cycle([Raw("predictions", world.partition, k, m) for k, m in enumerate(sent)])
+    shadow = comparison_answer(world.front.reader, registry, world.catalog, Window(world.name))["challengers"][0]
+    instead = replay_comparison(world.front.reader, registry, world.catalog, Window(world.name), name)["challengers"][0]
+    assert instead["rows"] == shadow["rows"] == 360
+    for metric, values in shadow["metrics"].items():
+        found = instead["metrics"][metric]
+        assert [found["champion"], found["challenger"], *found["interval"]] == pytest.approx([values["champion"], values["challenger"], *values["interval"]]), metric
+    with pytest.raises(Refused):
+        replay_comparison(world.front.reader, registry, world.catalog, Window(world.name), "another")
