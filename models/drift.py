@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.special import chdtri
+from scipy.special import chdtrc, chdtri
 
 from models.types import Floats, Ints, Status
 
@@ -46,6 +46,15 @@ def kl_divergence(reference: Any, production: Any) -> float:
     """Kullback-Leibler divergence of production from the reference, in nats."""
     p, q = shares(reference), shares(production)
     return float(np.sum(q * np.log(q / p)))
+
+
+def chi_squared(reference: Any, production: Any) -> dict[str, float]:
+    """Pearson's test that two arrays of counts come of the same shares: the statistic and its probability. On large windows it always alarms."""
+    both = np.array([reference, production], dtype=np.float64)
+    both = both[:, both.sum(axis=0) > 0]
+    expected = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
+    statistic = float(np.sum((both - expected) ** 2 / expected))
+    return {"statistic": statistic, "p": float(chdtrc(both.shape[1] - 1, statistic)) if both.shape[1] > 1 else 1.0}
 
 
 def null_quantile(reference: Ints, production: Ints, features: int) -> float:

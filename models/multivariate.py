@@ -62,6 +62,18 @@ def tell_apart(schema: Schema, reference: Floats, window: Floats, seed: int = 20
     return Told(auc, auc - half, auc + half, {name: carried[name] for name in order}, status_of(auc, auc - half))
 
 
+def row_distances(schema: Schema, reference: Floats, window: Floats) -> dict[str, dict[str, float]]:
+    """Kolmogorov-Smirnov and Wasserstein distances of each numeric input, from base rows; missing values are left out."""
+    from scipy.stats import ks_2samp, wasserstein_distance
+
+    found = {}
+    for j, feature in enumerate(schema.features):
+        a, b = (rows[np.isfinite(rows[:, j]), j] for rows in (reference, window))
+        if feature.kind != "categorical" and len(a) and len(b):
+            found[feature.name] = {"kolmogorov_smirnov": float(ks_2samp(a, b, method="asymp").statistic), "wasserstein": float(wasserstein_distance(a, b))}
+    return found
+
+
 def standard_error(auc: float, m: int, n: int) -> float:
     """Of an AUC of m and n rows (Hanley and McNeil 1982)."""
     one, two = auc / (2 - auc), 2 * auc * auc / (1 + auc)

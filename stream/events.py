@@ -223,6 +223,7 @@ class DriftChecked(Fact):
     reference_rows: int = 0
     sql: str = ""
     error: str = ""
+    distances: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

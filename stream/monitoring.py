@@ -115,7 +115,7 @@ def detail(baseline: Baseline, counts: Any, name: str, wrong: int) -> dict[str, 
     bins, found = next((b, c) for b, c in baseline.split(counts) if b.name == name)
     pairs = zip(bins.labels, bins.reference, found.tolist(), strict=True)
     a, b = bins.merged(bins.reference), bins.merged(found)
-    others = {d.__name__: d(a, b) for d in (distances.jensen_shannon, distances.hellinger, distances.kl_divergence)} if a.sum() and b.sum() else {}
+    others = {d.__name__: d(a, b) for d in (distances.jensen_shannon, distances.hellinger, distances.kl_divergence, distances.chi_squared)} if a.sum() and b.sum() else {}
     return {"kind": bins.kind, "quality": quality_of(bins, found, len(baseline.features), wrong), "bins": [{"label": label, "reference": r, "production": p} for label, r, p in pairs], "edges": list(bins.edges), "distances": others}
 
 
@@ -156,7 +156,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     baseline = package.metadata["metrics"]
     metrics = {}
     for name, value in values.items():
-        metrics[name] = {"value": value, "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
+        metrics[name] = {"value": value, "interval": interval_of(blocks.get(name)), "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
     main = package.metadata["metric"]
     worth = worths(rows, deployment.settings.get("payoff"))
     whole = queries.count_rows(log, window, roles=roles)
@@ -195,14 +195,22 @@ def blocks_of(times: Any) -> list[Any]:
     return parts if all(len(p) for p in parts) else []
 
 
+def interval_of(blocks: list[float] | None) -> list[float] | None:
+    """The 95 % interval of a metric's mean over five blocks of time (Student's t); None where a block does not define it."""
+    if not blocks or not np.all(np.isfinite(blocks)):
+        return None
+    mean, half = float(np.mean(blocks)), T_4_95 * float(np.std(blocks, ddof=1)) / float(np.sqrt(BLOCKS))
+    return [mean - half, mean + half]
+
+
 def metric_status(name: str, value: float | None, baseline: float | None, blocks: list[float] | None, count: int) -> Status:
     """Warning from 5 %, failing from 10 % worse, where the five-block interval excludes the baseline too."""
     if value is None or baseline is None or count < LEAST_MATCHED or not blocks or not np.all(np.isfinite(blocks)):
         return "unknown"
     sign = 1.0 if METRICS[name].higher_is_better else -1.0
     worse = sign * (baseline - value) / max(abs(baseline), 1e-12)
-    half = T_4_95 * float(np.std(blocks, ddof=1)) / np.sqrt(BLOCKS)
-    if worse < WARNING or abs(float(np.mean(blocks)) - baseline) <= half:
+    around = interval_of(blocks)
+    if worse < WARNING or around is None or around[0] <= baseline <= around[1]:
         return "passing"
     return "failing" if worse >= FAILING else "warning"
 

@@ -81,12 +81,14 @@ FROM refusals WHERE {plain.where(times="recorded_at")} GROUP BY at ORDER BY at""
         out.append({"at": iso(at), **_health(row), **_errors(errors.get(at), row["requests"])})
     total = log.rows(whole)[0]
     every = {"user_errors": sum(e["user_errors"] for e in errors.values()), "server_errors": sum(e["server_errors"] for e in errors.values())}
-    totals = {**_health(total), **_errors(every, total["requests"])}
+    peak = f"SELECT toUnixTimestamp(toStartOfMinute(recorded_at)) AS at, uniqExact(request_id) AS requests FROM predictions WHERE {window.where(times='recorded_at')} AND role = 'champion' GROUP BY at ORDER BY requests DESC, at LIMIT 1"
+    busiest = next(iter(log.rows(peak)), None)
+    totals = {**_health(total), **_errors(every, total["requests"]), "peak": {"at": iso(busiest["at"] * 1_000_000), "requests_per_minute": busiest["requests"]} if busiest else None}
     if not totals["requests"] + totals["user_errors"] + totals["server_errors"]:
         status = "unknown"
     else:
         status = "failing" if totals["server_error_rate"] >= 0.01 else "warning" if totals["server_error_rate"] > 0 or totals["user_error_rate"] >= 0.05 else "passing"  # noqa: PLR2004
-    return {"buckets": out, "totals": totals, "status": status, "sql": {"requests": sql, "totals": whole, "errors": refused}}
+    return {"buckets": out, "totals": totals, "status": status, "sql": {"requests": sql, "totals": whole, "errors": refused, "peak": peak}}
 
 
 def _health(row: dict[str, Any]) -> dict[str, Any]:

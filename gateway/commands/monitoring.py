@@ -87,7 +87,7 @@ def check_drift(deployment: str, start: str, end: str, reference: str, every: st
         show(found, as_json)
         return
     title = f"{deployment}: {found['status']}; told apart with AUC {found['auc']:.3f} ({found['low']:.3f} to {found['high']:.3f}), {found['rows']:,} rows beside {found['reference_rows']:,}"
-    show([{"input": name, "carries": value} for name, value in found["importance"].items()][:10], as_json, title=title)
+    show([{"input": name, "carries": value, **found["distances"].get(name, {})} for name, value in found["importance"].items()][:10], as_json, title=title, columns=["input", "carries", "kolmogorov_smirnov", "wasserstein"])
 
 
 @click.command()

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.errors import DataError
-from models.multivariate import MOST_ROWS, tell_apart
+from models.multivariate import MOST_ROWS, row_distances, tell_apart
 from models.registry import Artifacts, Registry
 from models.table import read_table
 from models.types import Floats
@@ -28,7 +28,7 @@ def check(log: EventLog, registry: Registry, artifacts: Artifacts, catalog: Cata
     else:
         reference = trained_on(registry, artifacts, catalog, asked.model_id)
     found = tell_apart(package.schema, reference, window)
-    return DriftChecked(asked.check_id, asked.model_id, asked.start, asked.end, found.auc, found.low, found.high, found.status, found.importance, len(window), len(reference), sql)
+    return DriftChecked(asked.check_id, asked.model_id, asked.start, asked.end, found.auc, found.low, found.high, found.status, found.importance, len(window), len(reference), sql, distances=row_distances(package.schema, reference, window))
 
 
 def sampled(log: EventLog, registry: Registry, deployment: str, model_id: str, start: str, end: str) -> tuple[Floats, str]:

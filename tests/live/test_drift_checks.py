@@ -62,6 +62,11 @@ def test_the_days_that_broke_the_pattern_are_told_from_the_training_rows_and_tho
 def test_against_a_window_of_its_own_past(system, pairs):
     found = checked(system, **{"from": day(4), "to": day(6), "reference": f"{day(3)}..{day(4)}"})
     assert (found["status"], found["reference_rows"]) == ("passing", 400)
+    span = f"deployment = 'pairs' AND role = 'champion' AND occurred_at >= '{day(3)[:10]}' AND occurred_at < '{day(6)[:10]}'"
+    by_sql = system.sql(f"SELECT kolmogorovSmirnovTest('two-sided', 'asymp')(features_num['z'], occurred_at >= '{day(4)[:10]}').1 AS d FROM predictions WHERE {span}")[0]["d"]
+    assert found["distances"]["z"]["kolmogorov_smirnov"] == pytest.approx(by_sql)
+    assert set(found["distances"]) == {"x", "z"}
+    assert 0 < found["distances"]["z"]["wasserstein"] < 0.3
 
 
 def test_by_schedule_one_check_a_span_and_an_alert(system, pairs):

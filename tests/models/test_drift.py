@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from scipy.spatial import distance
+from scipy.stats import chi2_contingency
 
 from models.baseline import baseline_from_json, categorical_bins, freeze, numeric_bins
-from models.drift import hellinger, jensen_shannon, kl_divergence, most_null, null_quantile, psi, status_of
+from models.drift import chi_squared, hellinger, jensen_shannon, kl_divergence, most_null, null_quantile, psi, status_of
 from models.schema import Feature, Schema, Target
 
 
@@ -45,6 +46,10 @@ def test_distances_equal_scipys_on_the_same_masses():
     assert hellinger(a, b) == pytest.approx(np.linalg.norm(np.sqrt(p) - np.sqrt(q)) / np.sqrt(2))
     assert kl_divergence(a, b) == pytest.approx(np.sum(q * np.log(q / p)))
     assert psi(a, b) == pytest.approx(np.sum((q - p) * np.log(q / p)))
+    for c, d in ((a, b), (np.array([5, 0, 9]), np.array([1, 0, 4])), (np.array([3, 0]), np.array([8, 0]))):
+        there = (c + d) > 0
+        expected = chi2_contingency([c[there], d[there]], correction=False)
+        assert chi_squared(c, d) == pytest.approx({"statistic": expected.statistic, "p": expected.pvalue})
 
 
 def test_a_baseline_counts_groups_apart_and_survives_json():
