@@ -59,7 +59,9 @@ def alerts(deployment: str | None, name: str, file: Path | None, backtest: Path 
     path = f"/v1/deployments/{deployment}/alert-rules"
     if backtest is not None:
         found = api.post(f"/v1/deployments/{deployment}/alert-backtests", {"rule": orjson.loads(backtest.read_bytes())})
-        show(found if as_json else found["changes"], as_json, title=f"raised {found['raised']} times at {len(found['points'])} points")
+        beside = found["accuracy"]
+        more = "" if beside is None else f"; accuracy ({beside['metric']}) fell {beside['fell']} times, {beside['announced']} of them announced; raised for nothing {beside['raised_for_nothing']} times"
+        show(found if as_json else found["changes"], as_json, title=f"raised {found['raised']} times at {len(found['points'])} points{more}")
         return
     if name and file is not None:
         api.call("PUT", f"{path}/{name}", orjson.loads(file.read_bytes()))

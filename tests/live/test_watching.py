@@ -169,6 +169,7 @@ def test_a_rule_is_rehearsed_on_the_stored_history(world):
     found = world.api.post("/v1/deployments/alerted/alert-backtests", {"rule": {"measure": "drift.psi", "above": 0.0001, "window": "1d"}, "step": "1d"})
     assert found["raised"] == 1
     assert found["points"]
+    assert found["accuracy"]["raised_for_nothing"] + found["accuracy"]["announced"] <= 1
     with pytest.raises(Refusal) as refused:
         world.api.post("/v1/deployments/alerted/alert-backtests", {"rule": {"measure": "health.p99_ms", "above": 1}})
     assert refused.value.code == "no_backtest"
@@ -436,6 +437,11 @@ def test_a_changed_concept_is_detected_once_its_days_are_mature_and_again_after_
     facts = [{"association_id": f"day9-{k}", "actual": 1, "timestamp": 1_700_006_400 + 9 * 86_400 + 7200} for k in range(150)]
     world.api.get("/v1/deployments/days", after=world.api.post("/v1/deployments/days/actuals", {"actuals": facts})["position"])
     told = until(lambda: world.api.get("/v1/events", type="cohort_matured", deployment="days", limit=100)["items"][8:] and world.api.get("/v1/deployments/days/drift")["concept_drift"], 60)
+    rehearse = lambda feature: world.api.post("/v1/deployments/days/alert-backtests", {"rule": {"measure": "drift.psi", "feature": feature, "above": 0.25, "window": "1d"}, "step": "1d"})  # noqa: E731
+    always, never = rehearse("z"), rehearse("x")  # z is narrower than in training from the first day on
+    assert always["accuracy"]["fell"] >= 1
+    assert (always["raised"], always["accuracy"]["announced"], always["accuracy"]["raised_for_nothing"]) == (1, always["accuracy"]["fell"], 0)
+    assert (never["raised"], never["accuracy"]["fell"], never["accuracy"]["announced"]) == (0, always["accuracy"]["fell"], 0)
     assert told[: len(found)] == found  # the detector that was made again told nothing twice
     assert world.api.get("/v1/deployments/days/drift")["changes"][: len(changes)] == changes
 
