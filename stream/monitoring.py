@@ -14,6 +14,7 @@ import orjson
 
 from models import drift as distances
 from models.baseline import Baseline
+from models.classes import by_class
 from models.metrics import METRICS
 from models.payoff import Payoff, values_of
 from models.quality import quality_of
@@ -170,6 +171,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         "metric": main,
         "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "payoff": None if worth is None else worth_of(worth)},
         "estimated": guess,
+        "by_class": by_class(rows.y, rows.chosen, rows.labels) if whole_story and rows.chosen is not None and len(rows.y) else None,
         "buckets": queries.metrics_by_bucket(rows),
         "status": metrics[main]["status"],
         "sql": sql,

@@ -123,6 +123,8 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
     totals = found["totals"]
     rows = [{"metric": name, **m} for name, m in totals["metrics"].items()]
     show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting")
+    if (parts := found["by_class"]) is not None:
+        show(parts["classes"], as_json, title="class by class")
     if (guess := found["estimated"]) is not None:
         past = guess["on_matched_rows"]
         lines = [{"metric": name, "estimated": value, **{k: past.get(name, {}).get(k) for k in ("realised", "error")}} for name, value in guess["metrics"].items()]

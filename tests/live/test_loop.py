@@ -100,6 +100,9 @@ def test_accuracy_equals_an_independent_computation(system, streamed, deployed):
         assert totals["matched"] == len(frame)
         assert totals["metrics"]["log_loss"]["value"] == pytest.approx(independent.log_loss(frame, "true"), rel=1e-9)
         assert totals["metrics"]["accuracy"]["value"] == pytest.approx(float((frame.actual == frame.c).mean()), rel=1e-9)
+        late = next(c for c in system.api.get("/v1/deployments/flights/accuracy", model_id=model)["by_class"]["classes"] if c["class"] == "true")
+        assert (late["came_true"], late["said"]) == ((frame.actual == "true").sum(), (frame.c == "true").sum())
+        assert (late["recall"] or 0) * late["came_true"] == pytest.approx(((frame.actual == "true") & (frame.c == "true")).sum())
 
 
 def test_verify_rebuilds_every_number_from_the_log(system, streamed, deployed):
