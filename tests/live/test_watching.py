@@ -442,6 +442,11 @@ def test_a_changed_concept_is_detected_once_its_days_are_mature_and_again_after_
     assert always["accuracy"]["fell"] >= 1
     assert (always["raised"], always["accuracy"]["announced"], always["accuracy"]["raised_for_nothing"]) == (1, always["accuracy"]["fell"], 0)
     assert (never["raised"], never["accuracy"]["fell"], never["accuracy"]["announced"]) == (0, always["accuracy"]["fell"], 0)
+    def proved():
+        proof = world.api.get("/v1/deployments/days/verify")["parts"]["alarms"]
+        return proof if proof["rows"] and proof["alarms"] else None
+
+    assert until(proved, 60)["equal"]
     assert told[: len(found)] == found  # the detector that was made again told nothing twice
     assert world.api.get("/v1/deployments/days/drift")["changes"][: len(changes)] == changes
 
