@@ -31,10 +31,12 @@ test-kafka: $(STAMP)
 
 # others' implementations and clients, in environments of their own under .venv: Evidently, NannyML, tritonclient, kserve, mlflow, mlserver
 test-peers: $(STAMP)
+	$(BIN)/python -m benchmarks.peers.environments clients evidently mlserver nannyml
 	$(BIN)/python -m pytest -m peers tests/peers tests/clients $(ARGS)
 
 # real sets of packages, some that drift and some that do not, through the whole system
 test-real: $(STAMP)
+	$(BIN)/python -m benchmarks.peers.environments data
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)
 
 # everything killed, paused and lied to while traffic flows; SEED=… ROWS=1000000 KILLS=20 for the long form
