@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from models.baseline import Bins
 from models.registry import Registry
@@ -21,7 +20,7 @@ from stream.clickhouse import DICTIONARIES, EventLog
 from stream.clock import iso
 from stream.queries import SHADOWED, Window
 from stream.recount import package_of
-from stream.rows import base_of, columns_of_maps
+from stream.rows import base_of, logged
 
 MOST_ROWS = 200_000
 LEAST_ROWS = 30  # of a bin, to be shown
@@ -63,7 +62,7 @@ def inputs(log: EventLog, registry: Registry, window: Window, champion: str, mod
     package = package_of(registry, champion)
     sql = f"SELECT p.features_num AS features_num, p.features_cat AS features_cat, {DIFFERENCE} AS difference\n{pairs(window, model_id)} ORDER BY p.recorded_at DESC LIMIT {MOST_ROWS}"
     table = log.arrow(sql, settings=DICTIONARIES)
-    base = base_of(package.schema, pa.table({"row": pa.array(np.arange(len(table))), **columns_of_maps(table)}))
+    base = base_of(package.schema, logged(table))
     differences = table.column("difference").to_numpy()
     told = [by_bin(bins, base[:, k], differences) for k, bins in enumerate(package.baseline.features)]
     return sorted(told, key=lambda one: -one["explains"])

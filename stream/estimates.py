@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.estimation import estimated
@@ -16,7 +15,7 @@ from stream import queries
 from stream.clickhouse import DICTIONARIES, EventLog
 from stream.queries import Window
 from stream.recount import package_of
-from stream.rows import base_of, columns_of_maps
+from stream.rows import base_of, logged
 
 MOST_CLASSES, MOST_VALUES = 1_000_000, 200_000  # rows that are read; of more, every k-th by the hash of its id
 
@@ -49,7 +48,7 @@ LEFT JOIN (SELECT event_id, actual_value FROM {source} WHERE {chosen}) AS o ON p
         if package.losses is None:
             continue
         part = table.filter(pc.equal(table.column("model_id"), model_id))
-        base = base_of(package.schema, pa.table({"row": pa.array(np.arange(len(part))), **columns_of_maps(part)}))
+        base = base_of(package.schema, logged(part))
         said.append(numbers(part, "predicted_value"))
         losses.append(package.losses.expected(base, said[-1]))
         true.append(np.where(part.column("matched").to_numpy(zero_copy_only=False).astype(bool), numbers(part, "actual_value"), np.nan))

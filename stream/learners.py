@@ -24,7 +24,7 @@ from stream.clickhouse import EventLog
 from stream.control import Follower
 from stream.projections.catalog import Model
 from stream.recount import package_of
-from stream.rows import base_of, columns_of_maps
+from stream.rows import base_of, logged
 
 log = logging.getLogger("champion.learners")
 
@@ -116,7 +116,7 @@ class Learners:
 
     @staticmethod
     def _teach(learner: Learner, found: pa.Table) -> None:
-        table = pa.table({"row": pa.array(np.arange(len(found))), **columns_of_maps(found)})
+        table = logged(found)
         regression = learner.schema.target.task == "regression"
         labels = found.column("actual_value" if regression else "actual_class").to_pylist()
         learner.learn(base_of(learner.schema, table), labels)

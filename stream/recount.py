@@ -18,7 +18,7 @@ from models.registry import Registry
 from models.types import Floats, Ints
 from stream.association import literal
 from stream.clickhouse import DICTIONARIES, EventLog
-from stream.rows import base_of, column, columns_of_maps
+from stream.rows import base_of, column, logged
 
 CHUNK = 50_000
 MINUTE = 60_000_000
@@ -61,7 +61,7 @@ def recount(log: EventLog, registry: Registry, deployment: str, condition: str =
 
 def add(counts: Counts, package: ModelPackage, model_id: str, part: pa.Table) -> None:
     """Count one model's rows."""
-    table = pa.table({"row": pa.array(np.arange(len(part))), **columns_of_maps(part)})
+    table = logged(part)
     minutes, group = np.unique(part.column("time").to_numpy() // MINUTE, return_inverse=True)
     score = drift_score(package.schema.target, outputs_from(package, part))
     found = package.baseline.counts(base_of(package.schema, table), score, group.astype(np.int64), len(minutes))

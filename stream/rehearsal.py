@@ -18,7 +18,7 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.queries import Window, finite
 from stream.recount import outputs_from, package_of
-from stream.rows import base_of, columns_of_maps
+from stream.rows import base_of, logged
 
 COLUMNS = "event_id, features_num, features_cat, predicted_value, predicted_class, probabilities"
 MOST_ROWS = 1_000_000
@@ -46,7 +46,7 @@ def rehearse(log: EventLog, registry: Registry, window: Window, model_id: str, r
 
 def matrix_of(package: ModelPackage, rows: pa.Table) -> Floats:
     """The stored inputs as a package's base matrix."""
-    return base_of(package.schema, pa.table({"row": pa.array(np.arange(len(rows))), **columns_of_maps(rows)}))
+    return base_of(package.schema, logged(rows))
 
 
 def other_output(registry: Registry, model_id: str, package: ModelPackage, rows: pa.Table, base: Floats) -> Floats:

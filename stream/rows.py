@@ -134,6 +134,11 @@ def columns_of_maps(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     return columns
 
 
+def logged(table: pa.Table) -> pa.Table:
+    """Rows of the log as `base_of` reads them: numbered, their maps as columns."""
+    return pa.table({"row": pa.array(np.arange(len(table))), **columns_of_maps(table)})
+
+
 def event_ids(table: pa.Table) -> pa.Array:
     """journal.partition.sequence.row: the identity of each prediction."""
     sources = pc.replace_substring(column(table, "source"), "/", ".")

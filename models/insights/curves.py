@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models.classes import confusion
 from models.metrics import decide
 from models.schema import Target
 from models.types import Floats
@@ -17,9 +18,7 @@ def curves(target: Target, y: Any, output: Floats) -> dict[str, Any]:
     """All curves that exist for the task, as JSON."""
     if target.task == "regression":
         return {"lift": lift(y, output.reshape(-1)), "residuals": residuals(y, output.reshape(-1))}
-    size = len(target.classes)
-    table = np.zeros((size, size), dtype=int)
-    np.add.at(table, (y, decide(output)), 1)
+    table = confusion(y, decide(output), len(target.classes))[:-1]  # training rows are of no other class
     found: dict[str, Any] = {"confusion": {"labels": list(target.classes), "actual_by_predicted": table.tolist()}}
     if target.task == "binary":
         hot = (y == 1).astype(np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
 from models.errors import DataError
 from models.multivariate import MOST_ROWS, row_distances, tell_apart
@@ -16,7 +15,7 @@ from stream.clock import parse_time
 from stream.events import DriftChecked, DriftCheckRequested
 from stream.projections.catalog import Catalog
 from stream.recount import package_of
-from stream.rows import base_of, columns_of_maps
+from stream.rows import base_of, logged
 
 
 def check(log: EventLog, registry: Registry, artifacts: Artifacts, catalog: Catalog, deployment: str, asked: DriftCheckRequested) -> DriftChecked:
@@ -39,7 +38,7 @@ AND occurred_at >= fromUnixTimestamp64Micro({parse_time(start)}) AND occurred_at
     schema = package_of(registry, model_id).schema
     if not table.num_rows:
         return np.zeros((0, len(schema.features))), sql
-    return base_of(schema, pa.table({"row": pa.array(np.arange(table.num_rows)), **columns_of_maps(table)})), sql
+    return base_of(schema, logged(table)), sql
 
 
 def trained_on(registry: Registry, artifacts: Artifacts, catalog: Catalog, model_id: str) -> Floats:

@@ -18,7 +18,7 @@ from stream.association import literal
 from stream.batches import MOST_ROWS, encode
 from stream.broker import Producer
 from stream.clickhouse import EventLog
-from stream.rows import base_of, column, columns_of_maps, outputs_of
+from stream.rows import base_of, column, logged, outputs_of
 from stream.topics import PREDICTIONS, partition_of
 
 PAGE = 50_000
@@ -75,7 +75,7 @@ def parts_of(page: pa.Table) -> list[pa.Table]:
 def scored_message(part: pa.Table, package: ModelPackage, deployment: str, replay_id: str, source: str, sequence: int) -> bytes:
     """One message of replayed rows."""
     rows = part.num_rows
-    table = pa.table({"row": pa.array(np.arange(rows)), **columns_of_maps(part)})
+    table = logged(part)
     columns = {name: column(table, name) for name in table.column_names}
     outputs = outputs_of(package.schema.target, package.plan.predict(base_of(package.schema, table)))
     columns |= {
