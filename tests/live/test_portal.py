@@ -96,19 +96,20 @@ def test_where_two_models_differ_has_a_page_and_a_command(system, explained):
 
 
 def test_any_window_segment_and_time_has_a_page(system, flights, deployed):
+    system.api.post("/v1/deployments", {"name": "explored", "model_id": deployed[0], "association_id": "flight_id", "timestamp": "time_hour"})
     rows = [{**row, "flight_id": f"explored-{row['flight_id']}"} for row in flights.rows[:300]]
-    position = system.api.post("/v1/deployments/flights/predictions", {"rows": rows})["position"]
-    system.api.get("/v1/deployments/flights", after=position)
-    page = "/deployments/flights/explore?bucket=1d&from=2013-07-01&to=2013-08-01&segment=carrier%3DUA&by=origin"
+    position = system.api.post("/v1/deployments/explored/predictions", {"rows": rows})["position"]
+    system.api.get("/v1/deployments/explored", after=position)
+    page = "/deployments/explored/explore?bucket=1d&from=2013-07-01&to=2013-08-01&segment=carrier%3DUA&by=origin"
     text = html.unescape(system.api.text(page))
-    count = system.sql("SELECT count() AS n FROM predictions WHERE deployment = 'flights' AND role = 'champion' AND features_cat['carrier'] = 'UA' AND occurred_at >= '2013-07-01' AND occurred_at < '2013-08-01'")[0]["n"]
+    count = system.sql("SELECT count() AS n FROM predictions WHERE deployment = 'explored' AND role = 'champion' AND features_cat['carrier'] = 'UA' AND occurred_at >= '2013-07-01' AND occurred_at < '2013-08-01'")[0]["n"]
     assert f"{count:,} rows" in text
     assert "Groups of origin" in text
     assert 'value="carrier=UA"' in text
-    weekdays = html.unescape(system.api.text("/deployments/flights/explore?bucket=7d&from=2013-07-10&reference=weekdays"))
+    weekdays = html.unescape(system.api.text("/deployments/explored/explore?bucket=7d&from=2013-07-10&reference=weekdays"))
     assert "drift is against 2013-05-15 00:00 to 2013-07-10 00:00" in weekdays
     for wrong, said in (("from=yesterday", "from:"), ("segment=planet%3DMars", "planet"), ("reference=never&bucket=1d", "reference is training"), ("as_of=2000-01-01", "no deployment")):
-        assert said in html.unescape(system.api.text(f"/deployments/flights/explore?{wrong}")), wrong
+        assert said in html.unescape(system.api.text(f"/deployments/explored/explore?{wrong}")), wrong
 
 
 def test_the_script_is_served(system):
