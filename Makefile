@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-peers test-real faults storms unattended check bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
+.PHONY: install demo up test test-kafka test-peers test-real faults storms unattended check soak bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
 
 install: $(STAMP)
 
@@ -55,6 +55,10 @@ storms: $(STAMP)
 # a policy alone with a year of flights and two of weather, every part killed once; about ten minutes
 unattended: $(STAMP)
 	REPORT=$(CURDIR)/benchmarks/results/unattended.json $(BIN)/python -m pytest -q -m unattended tests/faults/test_unattended.py
+
+# ten million requests, each answer compared, while parts are killed: half an hour; ARGS=1000000 for a shorter one
+soak: $(STAMP)
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

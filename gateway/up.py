@@ -13,6 +13,7 @@ import orjson
 import urllib3
 
 from stream.embedded import broker
+from stream.embedded.renewal import Renewal
 from stream.embedded.supervisor import Part, Supervisor
 from stream.secret import secret_of
 from stream.settings import Settings
@@ -34,7 +35,7 @@ def supervisor_of(settings: Settings) -> Supervisor:
     if settings.embedded_broker:
         ports["broker"] = settings.broker_port
         port = settings.broker_port
-        parts.append(Part("broker", lambda: broker.command(port), {"RUST_LOG": "warn"}, restarts_too=workers, good=lambda pid: broker.first(port, pid)))
+        parts.append(Part("broker", lambda: broker.command(port), {"RUST_LOG": "warn"}, restarts_too=workers, good=lambda pid: broker.first(port, pid), renewed=Renewal(settings)))
     if settings.embedded_eventlog:
         ports["eventlog"] = settings.eventlog_port
         parts.append(Part("eventlog", lambda: [*me, "eventlog"]))

@@ -197,22 +197,21 @@ def drift_score(target: Target, output: Floats) -> Floats:
     return decide(output).astype(np.float64)
 
 
-def numeric_bins(name: str, values: Floats) -> Bins:
-    """Deciles, or one bin a value where there are at most twenty."""
+def numeric_bins(name: str, values: Floats, bins: int = DECILES) -> Bins:
+    """Quantile bins, deciles if not said otherwise; one bin a value where there are at most twenty, or no more than bins."""
     known = values[np.isfinite(values)]
     if not len(known):
         known = np.zeros(1)
     distinct = np.unique(known)
-    if len(distinct) <= FEW:
+    if len(distinct) <= (FEW if bins == DECILES else bins):
         edges = distinct[1:]
         inner = [number_text(v) for v in distinct]
     else:
-        edges = np.unique(np.quantile(known, np.arange(1, DECILES) / DECILES))
+        edges = np.unique(np.quantile(known, np.arange(1, bins) / bins))
         bounds = [distinct[0], *edges, distinct[-1]]
         inner = [f"{number_text(a)} to {number_text(b)}" for a, b in zip(bounds, bounds[1:], strict=False)]
     labels = ("below", *inner, "above", "missing")
-    bins = Bins(name, "numeric", labels, tuple(edges.tolist()), float(distinct[0]), float(distinct[-1]))
-    return _with_reference(bins, values)
+    return _with_reference(Bins(name, "numeric", labels, tuple(edges.tolist()), float(distinct[0]), float(distinct[-1])), values)
 
 
 def categorical_bins(feature: Feature, values: Floats) -> Bins:

@@ -95,13 +95,13 @@ def _null_quantile(steps: tuple[float, ...], m: int, n: int, features: int) -> f
     return float(np.quantile(draws, 1 - 0.05 / max(features, 1)))
 
 
-def status_of(value: float, reference: Ints, production: Ints, features: int) -> Status:
+def status_of(value: float, reference: Ints, production: Ints, features: int, *, warning: float = WARNING, failing: float = FAILING) -> Status:
     """Passing, warning or failing; unknown below a hundred rows, and where there is nothing to compare with."""
     if int(np.sum(production)) < LEAST_ROWS or not np.sum(reference):
         return "unknown"
-    if value < WARNING:
+    if value < warning:
         return "passing"
-    by_size: Status = "failing" if value >= FAILING else "warning"
+    by_size: Status = "failing" if value >= failing else "warning"
     if value >= most_null(len(reference), int(np.sum(reference)), int(np.sum(production)), features):
         return by_size
     return by_size if value >= null_quantile(reference, production, features) else "passing"

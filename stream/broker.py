@@ -282,6 +282,28 @@ async def committed(bootstrap: str, group: str, places: set[tuple[str, int]]) ->
         await leave(consumer)
 
 
+async def waiting_since(bootstrap: str, reached: dict[tuple[str, int], int]) -> int | None:
+    """The time (milliseconds) of the oldest record at or after the offsets (0 where a partition is not named); None where there is none.
+
+    An embedded broker's word for its ends is not to be trusted, so it is asked for the records themselves. BrokerUnavailable where none answers.
+    """
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=POLL_MS, max_partition_fetch_bytes=LARGEST, request_timeout_ms=5000)
+    try:
+        await asyncio.wait_for(consumer.start(), 10)
+        topics = {topic for topic, _ in reached}
+        await asyncio.wait_for(consumer._client.set_topics(topics), 5)  # noqa: SLF001 - partitions are known of topics that are asked for
+        at = [TopicPartition(topic, partition) for topic in topics for partition in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(at)
+        for place in at:
+            consumer.seek(place, reached.get((place.topic, place.partition), 0))
+        found = [records for _ in range(2) for records in (await consumer.getmany(timeout_ms=500, max_records=len(at))).values()]
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"no broker at {bootstrap}") from error
+    finally:
+        await leave(consumer)
+    return min((record.timestamp for records in found for record in records), default=None)
+
+
 async def between(bootstrap: str, place: tuple[str, int], first: int, end: int) -> list[Message]:
     """The records at the offsets from `first` to before `end`; fewer where some do not come although they are waited for."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=POLL_MS, max_partition_fetch_bytes=LARGEST, request_timeout_ms=5000)

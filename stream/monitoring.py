@@ -30,6 +30,7 @@ from stream.learners import target_package
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 from stream.recount import package_of, recount
+from stream.recut import FROZEN, Look
 from stream.references import TRAINING, reference_of
 from stream.unread import texts_answer, unread_answer
 
@@ -40,19 +41,19 @@ BLOCKS = 5
 REPLAYED = "replayed:"
 
 
-def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str, reference: str = "") -> dict[str, Any]:
-    """Totals by feature and buckets over time, of one baseline; against the training data, or another reference (see `stream.references`)."""
+def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str, look: Look = FROZEN) -> dict[str, Any]:
+    """Totals by feature and buckets over time, of one baseline; by default against the training data, in the frozen bins."""
     package = package_of(registry, model_id)
-    baseline, importance = package.baseline, package.metadata["importance"]
-    counts_of = partial(bin_counts, log, registry, model_id)
-    other = reference_of(reference, window, counts_of, baseline.size)
+    baseline, importance = look.baseline or package.baseline, package.metadata["importance"]
+    counts_of = partial(bin_counts, log, registry, model_id, baseline=look.baseline)
+    other = reference_of(look.reference, window, counts_of, baseline.size)
     sql, rows = counts_of(window)
     total = np.zeros(baseline.size, dtype=np.int64)
     buckets = []
     for row in rows:
         counts = np.array(row["counts"], dtype=np.int64)
         total += counts
-        parts = variables(baseline.against(other.of([row["at"]], window.bucket)) if other else baseline, counts, importance)
+        parts = variables(baseline.against(other.of([row["at"]], window.bucket)) if other else baseline, counts, importance, look)
         buckets.append(
             {
                 "at": iso(row["at"] * 1_000_000),
@@ -64,7 +65,7 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
         )
     if other:
         baseline = baseline.against(other.of([row["at"] for row in rows], window.bucket))
-    parts = variables(baseline, total, importance)
+    parts = variables(baseline, total, importance, look)
     features, prediction = parts[:-1], parts[-1]
     wrong = {} if window.segment else wrong_types(log, window)[2]
     for part in parts:
@@ -73,6 +74,7 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
     return {
         "model_id": model_id,
         "baseline_id": model_id,
+        "thresholds": {"warning": look.warning, "failing": look.failing},
         "reference": other.told() if other else {"kind": TRAINING},
         "totals": {"rows": prediction["rows"], "features": features, "prediction": prediction, "texts": texts, "unread": unread},
         "buckets": buckets,
@@ -82,15 +84,17 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
     }
 
 
-def bin_counts(log: EventLog, registry: Registry, model_id: str, window: Window) -> tuple[str, list[dict[str, Any]]]:
+def bin_counts(log: EventLog, registry: Registry, model_id: str, window: Window, baseline: Baseline | None = None) -> tuple[str, list[dict[str, Any]]]:
     """Bin counts a bucket, from the fold or, where it has none, from the rows; and the SELECT."""
-    return queries.drift_counts(log, window, model_id) if window.folded else counts_from_rows(log, registry, window, model_id)
+    if window.folded and baseline is None:
+        return queries.drift_counts(log, window, model_id)
+    return counts_from_rows(log, registry, window, model_id, baseline)
 
 
-def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id: str) -> tuple[str, list[dict[str, Any]]]:
-    """Bin counts a bucket where no fold has them: of a segment, or as they were known at a time."""
+def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id: str, baseline: Baseline | None = None) -> tuple[str, list[dict[str, Any]]]:
+    """Bin counts a bucket where no fold has them: of a segment, as they were known at a time, in other bins."""
     condition = replace(window, model_id=model_id).where()
-    found, _ = recount(log, registry, window.deployment, condition)
+    found, _ = recount(log, registry, window.deployment, condition, {model_id: baseline} if baseline else None)
     buckets: dict[int, Any] = {}
     for (_, minute), counts in found.items():
         at = minute * 60 // window.bucket * window.bucket
@@ -99,14 +103,14 @@ def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id
     return sql, [{"at": at, "counts": counts} for at, counts in sorted(buckets.items())]
 
 
-def variables(baseline: Baseline, counts: Any, importance: dict[str, float]) -> list[dict[str, Any]]:
+def variables(baseline: Baseline, counts: Any, importance: dict[str, float], look: Look = FROZEN) -> list[dict[str, Any]]:
     """PSI and status of each variable, the prediction last."""
     out = []
     size = len(baseline.features)
     for bins, found in baseline.split(counts):
         reference, production = bins.merged(bins.reference), bins.merged(found)
         value = distances.psi(reference, production) if production.sum() and reference.sum() else None
-        status: Status = distances.status_of(value, reference, production, size) if value is not None else "unknown"
+        status: Status = distances.status_of(value, reference, production, size, warning=look.warning, failing=look.failing) if value is not None else "unknown"
         out.append({"name": bins.name, "psi": value, "status": status, "importance": importance.get(bins.name), "rows": int(production.sum())})
     return out
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.baseline import drift_score
+from models.baseline import Baseline, drift_score
 from models.package import ModelPackage
 from models.registry import Registry
 from models.types import Floats, Ints
@@ -48,23 +48,24 @@ ORDER BY recorded_at, event_id LIMIT {CHUNK}"""
         after = f"(fromUnixTimestamp64Micro({found.column('recorded')[-1].as_py()}), {literal(found.column('event_id')[-1].as_py())})"
 
 
-def recount(log: EventLog, registry: Registry, deployment: str, condition: str = "1") -> tuple[Counts, int]:
-    """Counts of each baseline and minute, and how many rows were read."""
+def recount(log: EventLog, registry: Registry, deployment: str, condition: str = "1", baselines: dict[str, Baseline] | None = None) -> tuple[Counts, int]:
+    """Counts of each baseline and minute, and how many rows were read; `baselines` takes the place of models' own."""
     counts: Counts = {}
     rows = 0
     for page in pages(log, deployment, condition):
         rows += page.num_rows
         for model_id in pc.unique(page.column("model_id")).to_pylist():
-            add(counts, package_of(registry, model_id), model_id, page.filter(pc.equal(page.column("model_id"), model_id)))
+            package = package_of(registry, model_id)
+            add(counts, package, model_id, (baselines or {}).get(model_id, package.baseline), page.filter(pc.equal(page.column("model_id"), model_id)))
     return counts, rows
 
 
-def add(counts: Counts, package: ModelPackage, model_id: str, part: pa.Table) -> None:
+def add(counts: Counts, package: ModelPackage, model_id: str, baseline: Baseline, part: pa.Table) -> None:
     """Count one model's rows."""
     table = logged(part)
     minutes, group = np.unique(part.column("time").to_numpy() // MINUTE, return_inverse=True)
     score = drift_score(package.schema.target, outputs_from(package, part))
-    found = package.baseline.counts(base_of(package.schema, table), score, group.astype(np.int64), len(minutes))
+    found = baseline.counts(base_of(package.schema, table), score, group.astype(np.int64), len(minutes))
     for minute, row in zip(minutes.tolist(), found, strict=True):
         key = (model_id, minute)
         counts[key] = counts[key] + row if key in counts else row

@@ -87,6 +87,7 @@ TABLE = (
     Setting("CHAMPION_TRACES_URL", str, "", "OTLP/HTTP address (http://…/v1/traces) of prediction requests whose callers trace them; needs the extra `traces`"),
     Setting("CHAMPION_GATEWAY_PROCESSES", positive, "1", "gateway processes that share the port"),
     Setting("CHAMPION_BROKER_PORT", port, "9092", "port of the embedded broker"),
+    Setting("CHAMPION_BROKER_MEMORY", size, "2GiB", "memory of the embedded broker, which forgets nothing; past it a fresh one takes its place"),
     Setting("CHAMPION_EVENTLOG_PORT", port, "8123", "port of the embedded ClickHouse engine"),
     Setting("CHAMPION_PARTITIONS", positive, "4", "partitions of the prediction and actual topics; fixed for an installation"),
     Setting("CHAMPION_WORKER_PROCESSES", positive, "1", "worker processes of `champion up`; they share the partitions"),
@@ -117,6 +118,7 @@ class Settings:
     traces_url: str
     gateway_processes: int
     broker_port: int
+    broker_memory: int
     eventlog_port: int
     partitions: int
     worker_processes: int

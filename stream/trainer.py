@@ -265,7 +265,7 @@ class Trainer:
         """Tell a window's rows from those of its reference."""
         asked = DriftCheckRequested(**job.request)
         try:
-            found = await asyncio.to_thread(check, self._log, self._registry, self._artifacts, self._follower.catalog, job.deployment, asked)
+            found = await asyncio.to_thread(check, self._log, self._registry, self._follower.catalog, job.deployment, asked)
         except (BrokerUnavailable, LogUnavailable) as error:
             log.warning("a drift check waits: %s", error)
             await asyncio.sleep(1.0)

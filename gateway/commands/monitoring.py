@@ -20,14 +20,17 @@ def of_window(deployment: str, what: str, start: str, end: str, bucket: str, seg
 @click.command()
 @click.argument("deployment")
 @click.option("--reference", default="", help="Instead of the training data: weekdays (the same ones of eight weeks before --from), or FROM..TO.")
+@click.option("--bins", default="", help="Quantile bins of each number, instead of the frozen deciles.")
+@click.option("--warning", default="", help="PSI from which an input is warning, instead of 0.10.")
+@click.option("--failing", default="", help="PSI from which an input is failing, instead of 0.25.")
 @window_options
 @AS_JSON
-def drift(deployment: str, reference: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+def drift(deployment: str, reference: str, bins: str, warning: str, failing: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
     """Show the drift of each input and of the prediction.
 
     Example: champion drift flights --from 2013-09-01 --reference 2013-07-01..2013-08-01
     """
-    found = of_window(deployment, "drift", start, end, bucket, segment, at, reference=reference)
+    found = of_window(deployment, "drift", start, end, bucket, segment, at, reference=reference, bins=bins, warning=warning, failing=failing)
     rows = [*found["totals"]["features"], found["totals"]["prediction"]]
     show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
     if found["totals"]["texts"] and not as_json:

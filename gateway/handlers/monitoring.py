@@ -18,9 +18,11 @@ from stream.explainer import drivers
 from stream.fairness import fairness as fairness_of
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer, replay_comparison
 from stream.recount import package_of
+from stream.recut import look_of
 from stream.verify import verify
 
 MOST_SHOWN = 1000
+LOOKED = ("reference", "bins", "warning", "failing")
 
 
 async def service_health(request: web.Request) -> web.Response:
@@ -31,13 +33,15 @@ async def service_health(request: web.Request) -> web.Response:
 
 
 async def drift(request: web.Request) -> web.Response:
-    """Drift of the champion's inputs and of its prediction; `reference=` training (the default), weekdays (the same ones of eight weeks before), or FROM..TO."""
+    """Drift of the champion's inputs and of its prediction; `reference=` training (the default), weekdays (the same ones of eight weeks before), or FROM..TO; `bins=`, `warning=`, `failing=` other than the frozen ones."""
     await wait_after(request)
     app = request.app
     deployment = (await catalog_of(request)).deployment(request.match_info["d"])
     window = window_of(request, deployment.name)
     model_id = window.model_id or deployment.now.champion
-    found = await asyncio.to_thread(drift_answer, app[EVENT_LOG], app[REGISTRY], window, model_id, request.query.get("reference", "").replace(" ", "+"))
+    asked = {name: request.query.get(name, "").replace(" ", "+") for name in LOOKED}
+    look = await asyncio.to_thread(partial(look_of, app[REGISTRY], app[FOLLOWER].catalog, model_id, **asked))
+    found = await asyncio.to_thread(drift_answer, app[EVENT_LOG], app[REGISTRY], window, model_id, look)
     watch = (await catalog_of(request)).watch
     found["concept_drift"] = [asdict(fact) for fact in watch.concepts.get(deployment.name, [])]
     found["changes"] = [asdict(fact) for fact in watch.changes.get(deployment.name, [])]

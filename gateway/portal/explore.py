@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.errors import api_error
 from gateway.handlers.common import catalog_of, window_of
+from gateway.handlers.monitoring import LOOKED
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
 from gateway.portal import charts
 from gateway.portal.views import page
@@ -18,8 +19,9 @@ from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
 from stream.queries import BUCKETS, Window
 from stream.recount import package_of
+from stream.recut import look_of
 
-ASKED = ("from", "to", "bucket", "segment", "reference", "as_of", "by", "favorable")
+ASKED = ("from", "to", "bucket", "segment", "as_of", "by", "favorable", *LOOKED)
 MOST_CHECKS = 8
 
 
@@ -49,7 +51,8 @@ def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[
     deployment = catalog.deployment(window.deployment)
     package = package_of(registry, deployment.now.champion)
     target = package.schema.target
-    drift = drift_answer(log, registry, window, deployment.now.champion, asked["reference"])
+    look = look_of(registry, app[FOLLOWER].catalog, deployment.now.champion, **{name: asked[name] for name in LOOKED})
+    drift = drift_answer(log, registry, window, deployment.now.champion, look)
     accuracy = accuracy_answer(log, registry, catalog, window, whole_story=True)
     watch = catalog.watch
     return {

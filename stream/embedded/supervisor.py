@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ log = logging.getLogger("champion.supervisor")
 MOST_BACKOFF = 10.0
 CALM = 30.0
 TRIES = 20
+LOOK_EVERY = 5.0
 STOP_SECONDS = {"gateway": 12.0, "worker": 8.0, "eventlog": 10.0}
 
 
@@ -30,16 +31,18 @@ class AlreadyRunning(Exception):  # noqa: N818 - a state
 
 @dataclass
 class Part:
-    """A process: its name, command, which parts must be restarted when it was, and whether one that has begun may stay."""
+    """A process: its name, command, which parts must be restarted when it was, whether one that has begun may stay, and for how long."""
 
     name: str
     command: Callable[[], list[str]]
     environment: dict[str, str] = field(default_factory=dict)
     restarts_too: tuple[str, ...] = ()
     good: Callable[[int], bool] | None = None  # whether the process of this id may stay; asked at once, in a thread
+    renewed: Callable[[int], Awaitable[str]] | None = None  # why the process of this id is to make room for a fresh one now; asked every few seconds
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     reason: str = ""
+    renewal: str = ""
 
 
 class Supervisor:
@@ -73,6 +76,7 @@ class Supervisor:
         for part in self._parts:
             await self._launch(part)
         self._tasks = [asyncio.create_task(self._watch(part)) for part in self._parts]
+        self._tasks += [asyncio.create_task(self._renew(part)) for part in self._parts if part.renewed is not None]
 
     async def _launch(self, part: Part) -> None:
         for _ in range(TRIES):
@@ -102,6 +106,19 @@ class Supervisor:
         self._write()
         return part.process
 
+    async def _renew(self, part: Part) -> None:
+        """Replace a part whose time has come; starting it again is `_watch`'s affair."""
+        while part.renewed is not None:
+            await asyncio.sleep(LOOK_EVERY)
+            process = part.process
+            if process is None or process.returncode is not None or self._stopping.is_set():
+                continue
+            part.renewal = await part.renewed(process.pid)
+            if part.renewal:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
     async def _watch(self, part: Part) -> None:
         delay, begun = 0.2, time.monotonic()
         while True:
@@ -109,7 +126,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             part.restarts += 1
-            part.reason = f"ended with code {code}"
+            part.reason, part.renewal = part.renewal or f"ended with code {code}", ""
             if time.monotonic() - begun > CALM:
                 delay = 0.2
             log.warning("%s %s; starting it again in %.1f s", part.name, part.reason, delay)

@@ -1,5 +1,6 @@
 """Every part is killed with -9 while requests and actuals flow; what was recorded is in the log once."""
 
+import asyncio
 import json
 import os
 import random
@@ -11,6 +12,10 @@ import psutil
 import pytest
 
 from gateway.client import Client, Refusal
+from stream.broker import Producer
+from stream.embedded.renewal import Renewal
+from stream.settings import read_settings
+from stream.topics import ACTUALS
 from tests.support import deploy_small, launch, start_system, stop
 
 pytestmark = pytest.mark.long
@@ -132,3 +137,59 @@ def test_after_a_stop_everything_is_as_it_was(world):
     answer = world.api.post("/v1/deployments/d/predictions", [{"x": 1.0, "z": 0.0}])
     world.api.get("/v1/deployments/d", after=answer["position"])
     assert len(list((world.folder / "journal").iterdir())) <= 2
+
+
+
+def run_of(system, part):
+    return json.loads((system.folder / "run.json").read_text())[part]
+
+
+def renewal_of(system, most):
+    """What the supervisor would be told of this system's broker, were its bound so many bytes."""
+    settings = read_settings({**system.environment, "CHAMPION_BROKER_MEMORY": str(most)})
+    return asyncio.run(Renewal(settings)(run_of(system, "broker")["pid"]))
+
+
+def test_a_broker_stays_until_the_log_has_what_outside_producers_sent(world):
+    insist(lambda: world.api.post("/v1/deployments/d/predictions", {"rows": [{"x": 0.0, "z": 0.0}]}))
+    worker, held = run_of(world, "worker")["pid"], psutil.Process(run_of(world, "broker")["pid"]).memory_info().rss
+    assert renewal_of(world, held * 2) == ""
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        asyncio.run(produce(world, [{"deployment": "d", "association_id": "outside", "actual": 1, "id": "from-outside"}]))
+        assert renewal_of(world, held * 3 // 4) == ""
+        assert renewal_of(world, held // 4).startswith("replaced when it held ")  # twice the bound is too much
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    end = time.monotonic() + 60
+    while not (said := renewal_of(world, held * 3 // 4)) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert said.startswith("replaced when it held ")
+    assert world.sql("SELECT count() AS n FROM actuals WHERE event_id = 'from-outside'")[0]["n"] == 1
+
+
+async def produce(system, facts):
+    producer = Producer(f"127.0.0.1:{system.environment['CHAMPION_BROKER_PORT']}")
+    await producer.send(ACTUALS, [json.dumps(fact).encode() for fact in facts])
+    await producer.stop()
+
+
+def test_a_broker_past_its_bound_makes_room_for_a_fresh_one(world):
+    stop(world.process)
+    system = launch(world.folder, {**world.environment, "CHAMPION_BROKER_MEMORY": "24MiB"})
+    try:
+        rng, asked, end = random.Random(9), 0, time.monotonic() + 120
+        broker = psutil.Process(run_of(system, "broker")["pid"])
+        while time.monotonic() < end and broker.memory_info().rss < 24 << 20:
+            rows = [{"x": rng.gauss(0, 1), "z": rng.gauss(0, 1)} for _ in range(1000)]
+            assert insist(lambda rows=rows: system.api.call("POST", "/v1/deployments/d/predictions", {"rows": rows}, headers={"X-Consumer": "much"}))["recorded"] is True
+            asked += len(rows)
+        while time.monotonic() < end and not run_of(system, "broker")["restarts"]:
+            time.sleep(0.2)
+        assert run_of(system, "broker")["reason"].startswith("replaced when it held ")
+        end = time.monotonic() + 60
+        while time.monotonic() < end and (found := system.sql("SELECT count() AS n FROM predictions WHERE consumer = 'much' AND role = 'champion'")[0]["n"]) < asked:
+            time.sleep(0.2)
+        assert found == asked
+    finally:
+        stop(system.process)

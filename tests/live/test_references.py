@@ -79,6 +79,37 @@ def test_a_past_window_is_a_reference_and_its_numbers_are_those_of_that_window(s
     assert 0 < sum(bins(segment, "reference")["x"]) < 7 * A_DAY
 
 
+def test_other_bins_and_thresholds_derive_the_history_anew(system, weekly):
+    del weekly
+    asked = {"from": day(0), "to": day(14), "bucket": "1d"}
+    found = system.api.get(D + "/drift", **asked, bins="4", warning="0.02", failing="6")
+    rows = system.sql("SELECT toDate(occurred_at) AS day, features_num['x'] AS x FROM predictions WHERE deployment = 'weekly' AND role = 'champion' AND occurred_at < '2024-01-15' ORDER BY day")
+    x = found["totals"]["features"][0]
+    rng = random.Random(0)
+    trained = np.array([float(f"{x:.4f}") for x, _ in [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(400)]])  # as deploy_small wrote its file
+    assert len(trained) == sum(b["reference"] for b in x["bins"])
+    assert x["edges"] == pytest.approx(np.quantile(trained, [0.25, 0.5, 0.75]).tolist(), rel=1e-12)
+    lines = [-np.inf, *x["edges"], np.inf]
+    for bucket in found["buckets"]:
+        of_day = [r["x"] for r in rows if bucket["at"].startswith(r["day"])]
+        p, q = ((np.histogram(values, lines)[0] + 0.5) / (len(values) + 0.5 * 5) for values in (trained, of_day))
+        p, q = (np.append(s, 1 - s.sum()) for s in (p, q))
+        assert bucket["features"]["x"] == pytest.approx(float(((q - p) * np.log(q / p)).sum()), rel=1e-9)
+    assert (found["thresholds"], x["status"]) == ({"warning": 0.02, "failing": 6.0}, "warning")
+    assert status(system.api.get(D + "/drift", **asked))["x"] == "failing"
+    run = CliRunner().invoke(main, ["drift", "weekly", "--bins", "4", "--to", day(14), "--json"], env={"CHAMPION_URL": f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}"})
+    assert run.exit_code == 0, run.output
+    assert json.loads(run.output)["totals"]["features"][0]["bins"] == x["bins"]
+
+
+@pytest.mark.parametrize("asked", [{"bins": "1"}, {"bins": "many"}, {"bins": "101"}, {"warning": "0"}, {"warning": "0.3"}, {"failing": "nan"}, {"failing": "inf"}, {"warning": "x"}])
+def test_a_look_that_is_none_is_refused(system, weekly, asked):
+    del weekly
+    with pytest.raises(Refusal) as refused:
+        system.api.get(D + "/drift", **asked)
+    assert refused.value.status == 422
+
+
 def test_where_there_is_nothing_to_compare_with_nothing_is_said(system, weekly):
     del weekly
     found = system.api.get(D + "/drift", **{"from": day(0), "to": day(7), "bucket": "7d"}, reference="weekdays")
