@@ -8,6 +8,7 @@ counts exactly, outcomes row for row, alarms bit for bit.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -66,24 +67,54 @@ def outcomes(log: EventLog, deployment: str) -> dict[str, Any]:
 
 
 def alarms(log: EventLog, registry: Registry, deployment: str, since: int = 0) -> dict[str, Any]:
-    """Concept alarms raised again by a new detector that reads the recorded days in their order, beside those that were told.
+    """Alarms raised again by new detectors that read the recorded days in their order, beside those that were told.
 
+    Of a detector that was asked for, no alarm may have been told that it does not raise; while it is asked for, none may be kept back.
     Where rows are gone (retention, erasure) there is nothing to read again, and it is said. The days of the newest look are left out:
     what is to be said of them may still be under way.
     """
-    told = log.rows(f"SELECT type, payload FROM events WHERE deployment = {literal(deployment)} AND type IN ('cohort_matured', 'concept_drift_detected', 'data_erased') ORDER BY sequence")
-    cohorts = [CohortMatured(**orjson.loads(row["payload"])) for row in told if row["type"] == "cohort_matured"]
+    types = ("cohort_matured", "concept_drift_detected", "change_detected", "deployment_configured", "data_erased")
+    told: dict[str, list[dict[str, Any]]] = {name: [] for name in types}
+    for row in log.rows(f"SELECT type, payload, toUnixTimestamp64Micro(occurred_at) AS at FROM events WHERE deployment = {literal(deployment)} AND type IN {types} ORDER BY sequence"):
+        told[row["type"]].append({**orjson.loads(row["payload"]), "said_at": int(row["at"])})
+    if since or told["data_erased"]:
+        return {"rows": 0, "equal": True, "left_out": "rows that detectors have read are gone: by retention or erasure"}
+    cohorts = [CohortMatured(**plain(fact)) for fact in told["cohort_matured"]]
     newest = max((cohort.cut for cohort in cohorts), default=0)
     settled = [cohort for cohort in cohorts if cohort.cut < newest]
-    if since or any(row["type"] == "data_erased" for row in told):
-        return {"rows": 0, "equal": True, "left_out": "rows that detectors have read are gone: by retention or erasure"}
-    detectors, again = Detectors(log, registry, deployment, []), []
+    asked = asked_since(told["deployment_configured"])
+    known = asked.keys() | {(fact["detector"], fact["on"]) for fact in told["change_detected"]}
+    detectors, again = Detectors(log, registry, deployment, [{"kind": kind, "on": on} for kind, on in sorted(known)]), []
     while detectors.read < len(settled):
         again += [asdict(fact) for _, fact in detectors.feed(read_together(settled[detectors.read :]))]
     last = iso(settled[-1].end) if settled else ""
-    live = [fact for row in told if row["type"] == "concept_drift_detected" and (fact := orjson.loads(row["payload"]))["until"] <= last]
-    read = sum(cohort.matched for cohort in settled)
-    return {"rows": read, "rebuilt": digest(sorted(map(orjson.dumps, again))), "live": digest(sorted(map(orjson.dumps, live))), "equal": sorted(map(orjson.dumps, again)) == sorted(map(orjson.dumps, live)), "alarms": len(again)}
+    live = [plain(fact) for name in ("concept_drift_detected", "change_detected") for fact in told[name] if fact["until"] <= last]
+    must = [fact for fact in again if "detector" not in fact or asked.get((fact["detector"], fact["on"]), newest) < newest]
+    raised, said, due = (Counter(map(orjson.dumps, facts)) for facts in (again, live, must))
+    differ = [*(said - raised).elements(), *(due - said).elements()]
+    return {
+        "rows": sum(cohort.matched for cohort in settled),
+        "rebuilt": digest(sorted((due | (raised & said)).elements())),
+        "live": digest(sorted(said.elements())),
+        "equal": not differ,
+        "alarms": len(live),
+        "differ": [orjson.loads(fact) for fact in differ[:10]],
+    }
+
+
+def asked_since(configured: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
+    """The detectors that are asked for, by kind and what they are on, and since when (microseconds)."""
+    found: dict[tuple[str, str], int] = {}
+    for fact in configured:
+        if "detectors" in fact["settings"]:
+            wanted = [(one["kind"], one["on"]) for one in fact["settings"]["detectors"] or []]
+            found = {one: found.get(one, fact["said_at"]) for one in wanted}
+    return found
+
+
+def plain(fact: dict[str, Any]) -> dict[str, Any]:
+    """A fact without when it was said."""
+    return {name: value for name, value in fact.items() if name != "said_at"}
 
 
 def chain(log: EventLog) -> dict[str, Any]:
