@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.errors import ApiError
+from models.columns import Columns, plain_values
 from models.humility import Rule
 from models.package import ModelPackage
 from models.table import plain_text
-from models.types import Row
+from models.types import Floats, Row
 from stream.clock import parse_time
 
 MOST_ID = 128
@@ -34,7 +36,7 @@ class Served:
 class Asked:
     """A decoded prediction request, whatever protocol it came by."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     association_ids: list[str] | None
     timestamps: list[int] | None
     request_id: str
@@ -45,18 +47,35 @@ class Asked:
     interval: float = 0.0
     deadline: int = 0  # clock reading (ns) after which the answer is of no use; 0: none
     monitored: bool = True  # otherwise the rows are recorded as a batch: outside of drift, accuracy, service health and challengers
+    columnar: bool = False  # its protocol answers in columns: where nothing is odd about a row, rows need not be told one by one
     marks: list[int] | None = None  # of a request that is traced: takes the clock readings at which its steps ended
+
+
+class Outputs(NamedTuple):
+    """What was answered, in columns: the class of each row (None for a regression), and the outputs (n, K)."""
+
+    labels: list[str] | None
+    values: Floats
 
 
 def association_ids(served: Served, asked: Asked) -> list[str]:
     """The caller's ids, those in the association column, or ids made of the request's."""
     if asked.association_ids is not None:
         return asked.association_ids
-    name = served.association_id
-    made = asked.request_id
-    if name:
-        return [(text_of(row.get(name)) if type(row) is dict else "") or f"{made}-{k}" for k, row in enumerate(asked.rows)]
-    return [f"{made}-{k}" for k in range(len(asked.rows))]
+    name, made = served.association_id, asked.request_id
+    given = column_of(asked.rows, name)
+    if given is None:
+        return [f"{made}-{k}" for k in range(len(asked.rows))]
+    return [text_of(value) or f"{made}-{k}" for k, value in enumerate(given)]
+
+
+def column_of(rows: Sequence[Row], name: str) -> Sequence[Any] | None:
+    """What rows hold under a name; None where none of them can."""
+    if not name:
+        return None
+    if isinstance(rows, Columns):
+        return plain_values(rows.by_name[name]) if name in rows.by_name else None
+    return [row.get(name) if type(row) is dict else None for row in rows]
 
 
 def text_of(value: Any) -> str:
@@ -67,11 +86,12 @@ def text_of(value: Any) -> str:
     return text
 
 
-def row_times(served: Served, rows: list[Row]) -> list[int] | None:
+def row_times(served: Served, rows: Sequence[Row]) -> list[int] | None:
     """Event times from the deployment's timestamp column, where every row has one."""
-    if not served.timestamp:
+    given = column_of(rows, served.timestamp)
+    if given is None:
         return None
     try:
-        return [parse_time(row[served.timestamp]) for row in rows]
-    except (KeyError, TypeError, ValueError):
+        return [parse_time(value) for value in given]
+    except (TypeError, ValueError):
         return None

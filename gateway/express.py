@@ -2,7 +2,8 @@
 
 aiohttp spends more on a request than a model does on a row: a task to wake, request, response and
 writer objects, middlewares, headers as multi-dicts. A connection here looks at what it receives
-first. A whole, plain prediction request (POST, Content-Length, JSON, up to 1,000 rows, a loaded
+first. A whole, plain prediction request (POST, Content-Length, JSON of our own or Open Inference V2 with
+or without binary tensors, up to 1,000 rows, a loaded
 deployment, no header that asks for more) is parsed, scored, journalled and answered at once; all
 else, and every request that will be refused, goes to aiohttp byte for byte, unchanged. So there is
 one pipeline and one set of answers, and the lane can be left out without any answer changing.
@@ -25,16 +26,20 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.asked import Asked
 from gateway.auth import LOOPBACK
 from gateway.keys import KEYS, SERVING, TELEMETRY
+from gateway.protocols import open_inference
 from gateway.protocols.native import decode_json
 from gateway.protocols.run import checked, is_request_id, new_request_id
 from gateway.steps import BLOCK
 
-PATH = re.compile(rb"/v1/deployments/([A-Za-z0-9_.-]{1,64})/predictions")
-PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type", b"content-length", b"connection", b"authorization", b"x-request-id", b"x-consumer"})
+NATIVE, OPEN = re.compile(rb"/v1/deployments/([A-Za-z0-9_.-]{1,64})/predictions"), re.compile(rb"/v2/models/([A-Za-z0-9_.-]{1,64})/infer")
+JSON, BYTES = b"application/json", b"application/octet-stream"
+JSON_BYTES = open_inference.HEADER.lower().encode()
+PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type", b"content-length", b"connection", b"authorization", b"x-request-id", b"x-consumer", JSON_BYTES})
 MOST_BYTES = 1 << 20
 HEAD_SECONDS = 20.0  # for a connection to say what it wants
 PATIENCE = 2.0
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Request-ID: %b\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nX-Request-ID: %b\r\nContent-Length: %d\r\n\r\n"
+BINARY_HEAD = HEAD[:-2] + open_inference.HEADER.encode() + b": %d\r\n\r\n"
 
 
 class Parsed:
@@ -87,6 +92,7 @@ class Head(NamedTuple):
     body: int
     headers: dict[bytes, bytes]
     name: str
+    opened: bool  # whether it speaks Open Inference V2
 
 
 class Connection(RequestHandler):
@@ -99,7 +105,7 @@ class Connection(RequestHandler):
         self._parsed = Parsed()
         self._held = b""
         self._last: Head | None = None
-        self._name = ""
+        self._name, self._opened = "", False
         self._plain = True
         self._local = False
         self._timer: asyncio.TimerHandle | None = None
@@ -126,7 +132,7 @@ class Connection(RequestHandler):
         begun = time.perf_counter_ns()
         last = self._last
         if last is not None and len(data) == len(last.raw) + last.body and data.startswith(last.raw) and not self._held:
-            answer = self._predict(last.name, last.headers, data[len(last.raw) :], begun)
+            answer = self._predict(last.name, last.headers, data[len(last.raw) :], begun, opened=last.opened)
             if answer is not None:
                 self._send(answer)
                 return
@@ -146,7 +152,7 @@ class Connection(RequestHandler):
             return
         self._send(answer)
         body = len(parsed.body)
-        self._last = None if self._held else Head(data[:-body], body, parsed.headers, self._name)  # what came in pieces is read again
+        self._last = None if self._held else Head(data[:-body], body, parsed.headers, self._name, self._opened)  # what came in pieces is read again
         self._held = b""
         self._stop_waiting()
         parsed.clear()
@@ -165,7 +171,7 @@ class Connection(RequestHandler):
 
     def _may_be_plain(self) -> bool:
         """Whether a request that is not whole yet can become one for this lane."""
-        return not self._parsed.url or PATH.fullmatch(self._parsed.url) is not None
+        return not self._parsed.url or (NATIVE.fullmatch(self._parsed.url) or OPEN.fullmatch(self._parsed.url)) is not None
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -192,15 +198,16 @@ class Connection(RequestHandler):
     def _answer(self, parsed: Parsed, begun: int) -> bytes | None:
         """The whole answer; None where this is a request for aiohttp. Nothing is recorded then."""
         headers = parsed.headers
-        found = PATH.fullmatch(parsed.url)
+        native = NATIVE.fullmatch(parsed.url)
+        found = native or OPEN.fullmatch(parsed.url)
         if found is None or parsed.parser.get_method() != b"POST" or not PLAIN.issuperset(headers) or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
             return None
-        if headers.get(b"content-type", b"") != b"application/json" or parsed.parser.get_http_version() != "1.1":
+        if headers.get(b"content-type", b"" if native else JSON) not in ((JSON,) if native else (JSON, BYTES)) or parsed.parser.get_http_version() != "1.1":
             return None
-        self._name = found[1].decode()
-        return self._predict(self._name, headers, parsed.body, begun)
+        self._name, self._opened = found[1].decode(), native is None
+        return self._predict(self._name, headers, parsed.body, begun, opened=self._opened)
 
-    def _predict(self, name: str, headers: dict[bytes, bytes], body: bytes, begun: int) -> bytes | None:
+    def _predict(self, name: str, headers: dict[bytes, bytes], body: bytes, begun: int, *, opened: bool) -> bytes | None:
         """The whole answer to a plain prediction request; None where it is for aiohttp."""
         served, actor = self._serving.ready(name), self._actor(headers)
         if served is None or actor is None or served.routes:
@@ -210,16 +217,27 @@ class Connection(RequestHandler):
         if given is not None and not is_request_id(request_id):
             return None
         try:
-            rows, ids, times = decode_json(body)
-            asked = checked(Asked(rows, ids, times, request_id, headers.get(b"x-consumer", b"").decode() or actor, size=len(body)))
-            if len(rows) > BLOCK:
+            consumer = headers.get(b"x-consumer", b"").decode() or actor
+            if opened:
+                length = headers.get(JSON_BYTES)
+                read = open_inference.read(body, None if length is None else length.decode(), served)
+                asked = Asked(read.rows, read.ids, read.times, request_id, consumer, size=len(body), columnar=True)
+                plain = not read.timeout
+            else:
+                asked, plain = Asked(*decode_json(body), request_id, consumer, size=len(body)), True
+            if not plain or len(checked(asked).rows) > BLOCK:
                 return None
             answer = self._serving.predict_now(served, asked, begun, time.perf_counter_ns())
         except Exception:  # noqa: BLE001 - whatever it is, aiohttp's lane meets it again and answers it
             return None
         self._telemetry.requests[(name, 200)] += 1
-        said = orjson.dumps(answer)
-        return HEAD % (request_id.encode(), len(said)) + said
+        if not opened:
+            said = orjson.dumps(answer)
+            return HEAD % (JSON, request_id.encode(), len(said)) + said
+        said, tail = open_inference.written(answer, read.document, served)
+        if not tail:
+            return HEAD % (JSON, request_id.encode(), len(said)) + said
+        return BINARY_HEAD % (BYTES, request_id.encode(), len(said) + len(tail), len(said)) + said + tail
 
     def _actor(self, headers: dict[bytes, bytes]) -> str | None:
         """Who asks; None where aiohttp's guard has to say it."""

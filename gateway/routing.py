@@ -47,7 +47,7 @@ def parts_of(served: Served, asked: Asked, ids: list[str]) -> list[tuple[list[in
         package = served.package if number < 0 else served.others[served.routes[number][0]]
         rules = served.rules if package.schema == served.package.schema else ()  # rules are read for the champion's inputs
         times = None if asked.timestamps is None else [asked.timestamps[k] for k in rows]
-        part = replace(asked, rows=[asked.rows[k] for k in rows], association_ids=[ids[k] for k in rows], timestamps=times)
+        part = replace(asked, rows=[asked.rows[k] for k in rows], association_ids=[ids[k] for k in rows], timestamps=times, columnar=False)
         parts.append((rows, replace(served, package=package, rules=rules), part))
     return parts
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gateway.admission import within
-from gateway.asked import Asked, Served, association_ids, row_times
+from gateway.asked import Asked, Outputs, Served, association_ids, row_times
 from gateway.errors import ApiError
 from gateway.guards import add_more, check_more, humble, models_of, say_humility
 from gateway.routing import errors_of, joined, parts_of
@@ -237,7 +237,8 @@ class Serving:
         if humbled and target.task != "regression":
             for row, rule in humbled.acted.items():
                 chosen[row] = overridden(rule, served.package.schema) if rule.action == "override" else chosen[row]
-        every = output.tolist()
+        columnar = asked.columnar and not (encoded.errors or humbled or asked.explain or asked.interval)
+        every: Any = np.ascontiguousarray(output) if columnar else output.tolist()
         answer = self._answer(served, asked, encoded, every, chosen, ids)
         if humbled:
             say_humility(answer["predictions"], humbled)
@@ -264,7 +265,7 @@ class Serving:
             self._telemetry.unrecorded[name] += 1
 
     def _record(
-        self, served: Served, asked: Asked, encoded: Encoded, every: list[list[float]], chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
+        self, served: Served, asked: Asked, encoded: Encoded, every: Any, chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
     ) -> tuple[str, bool]:
         values, classes, probabilities = columns_of(served, every, chosen)
         rows, columns = encoded.logged, encoded.columns
@@ -313,10 +314,13 @@ class Serving:
                 return "", False
         return f"{source}={sequence}" if source else "", True
 
-    def _answer(self, served: Served, asked: Asked, encoded: Encoded, every: list[list[float]], chosen: list[int], ids: list[str]) -> dict[str, Any]:
+    def _answer(self, served: Served, asked: Asked, encoded: Encoded, every: Any, chosen: list[int], ids: list[str]) -> dict[str, Any]:
         target = served.package.schema.target
         predictions: list[dict[str, Any]] = []
-        if target.task == "regression":
+        outputs = None
+        if isinstance(every, np.ndarray):
+            outputs = Outputs([target.classes[k] for k in chosen] if target.task != "regression" else None, every)
+        elif target.task == "regression":
             predictions = [{"row": k, "association_id": ids[k], "prediction": row[0]} for k, row in enumerate(every)]
         else:
             names = target.classes
@@ -324,7 +328,7 @@ class Serving:
                 {"row": k, "association_id": made, "prediction": names[best], "probabilities": dict(zip(names, p))}  # noqa: B905 - as many as classes
                 for k, (made, best, p) in enumerate(zip(ids, chosen, every))  # noqa: B905 - one a row
             ]
-        for k, notes in encoded.warnings.items():
+        for k, notes in encoded.warnings.items() if outputs is None else ():
             predictions[k]["warnings"] = notes
         for k, error in encoded.errors.items():
             predictions[k] = {"row": k, "association_id": ids[k], "error": error}
@@ -334,4 +338,5 @@ class Serving:
             "deployment_version": served.version,
             "model_id": served.package.digest,
             "predictions": predictions,
+            **({"outputs": outputs} if outputs is not None else {}),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 
@@ -66,9 +67,13 @@ async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
     return Encoded(np.concatenate(matrices), logged, warnings, errors, wrong=sum_of(wrong))
 
 
-def columns_of(served: Served, every: list[list[float]], chosen: list[int]) -> tuple[list[float], list[str], list[list[float]]]:
-    """Value, class and probabilities of each row, as the journal keeps them; `every` row's outputs."""
+def columns_of(served: Served, every: Any, chosen: list[int]) -> tuple[Any, list[str], Any]:
+    """Value, class and probabilities of each row, as the journal keeps them; `every` row's outputs, as lists or as an array."""
     target = served.package.schema.target
+    if isinstance(every, np.ndarray):
+        place: Any = 0 if target.task == "regression" else 1 if target.task == "binary" else chosen
+        values = every[np.arange(len(every)), place]
+        return (values, [""] * len(every), [[]] * len(every)) if target.task == "regression" else (values, [target.classes[k] for k in chosen], every)
     if target.task == "regression":
         return [row[0] for row in every], [""] * len(every), [[]] * len(every)
     values = [p[1] for p in every] if target.task == "binary" else [p[k] for p, k in zip(every, chosen, strict=True)]

@@ -59,7 +59,8 @@ class QuickScorer:
         nodes = [node for number, tree in enumerate(trees) for node in nodes_of(number, tree, values[number])]
         self._features = [(j, *self._table([n for n in nodes if n.feature == j], len(trees))) for j in range(columns) if any(n.feature == j for n in nodes)]
         self._values = values.ravel()
-        self._offsets = (np.arange(len(trees)) * leaves)[:, None]
+        _, whole, _, bias = EXPONENT[self._word]
+        self._offsets = (np.arange(len(trees)) * leaves - bias).astype(whole)
         self._trees = len(trees)
 
     @property
@@ -106,10 +107,12 @@ class QuickScorer:
         left = np.full((len(matrix), self._trees), self._full, dtype=self._word)
         for j, cuts, table in self._features:
             np.bitwise_and(left, table.take(cuts.searchsorted(matrix[:, j]), axis=0), out=left)
-        lowest = left & (~left + self._word(1))
-        real, whole, shift, bias = EXPONENT[self._word]
-        leaf = (lowest.astype(real).view(whole) >> shift) - bias  # a power of two's exponent
-        values = self._values.take(leaf.T + self._offsets).reshape(self._rounds, self._outputs, len(matrix))
+        lowest = left & -left
+        real, whole, shift, _ = EXPONENT[self._word]
+        leaf = lowest.astype(real).view(whole)
+        leaf >>= shift  # a power of two's exponent, and the bias that the offsets take away
+        leaf += self._offsets
+        values = self._values.take(leaf.T, mode="clip").reshape(self._rounds, self._outputs, len(matrix))
         total = values.sum(axis=0)  # along the first axis NumPy adds plane by plane, in order
         return np.asarray(total.T / self._rounds if self._averaged else total.T)
 

@@ -8,6 +8,7 @@ project share; each model maps it to its own inputs with look-ups.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.columns import Column, Columns
 from models.errors import DataError
 from models.table import Table, plain_text
 from models.types import Floats, Kind, Row, TaskType
@@ -63,10 +65,10 @@ class Encoded:
     """
 
     matrix: Floats
-    logged: list[Row]
+    logged: Sequence[Row]
     warnings: dict[int, list[str]] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
-    columns: dict[str, tuple[Any, ...]] | None = None
+    columns: dict[str, Column] | None = None
     wrong: dict[str, int] = field(default_factory=dict)
 
 
@@ -94,29 +96,46 @@ class Schema:
         """The inputs' names, in the order of the base matrix."""
         return [feature.name for feature in self.features]
 
-    def encode_rows(self, rows: list[Row], *, strict: bool = False) -> Encoded:
-        """Row dicts as a base matrix; a value of the wrong type gives its row an error."""
-        together = self._encode_together(rows) if len(rows) >= TOGETHER else None
+    def encode_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Encoded:
+        """Rows as a base matrix; a value of the wrong type gives its row an error."""
+        together = None
+        if isinstance(rows, Columns):
+            together = self._encode_columns(rows.by_name, len(rows))
+        elif len(rows) >= TOGETHER:
+            together = self._encode_together(rows)
         return together or self.encode_each(rows, strict=strict)
 
-    def _encode_together(self, rows: list[Row]) -> Encoded | None:
-        """Rows of the same names and the expected types, column by column; None where one is not such.
-
-        Nulls and levels never seen are expected; what has to be converted, refused or said is not.
-        """
+    def _encode_together(self, rows: Sequence[Row]) -> Encoded | None:
+        """Rows of the same names, column by column; None where their names differ, or as `_encode_columns`."""
         if set(map(type, rows)) != {dict} or set(map(len, rows)) != {len(rows[0])} or len(rows[0]) < 2:  # noqa: PLR2004 - itemgetter
             return None
         names = tuple(rows[0])
         try:
-            columns = dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+            columns: dict[str, Column] = dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
         except KeyError:
             return None
+        return self._encode_columns(columns, len(rows), rows)
+
+    def _encode_columns(self, columns: dict[str, Column], count: int, rows: Sequence[Row] | None = None) -> Encoded | None:
+        """Columns of the expected types; None where one is not such.
+
+        Nulls and levels never seen are expected; what has to be converted, refused or said is not.
+        """
         plan: Any = self._plan  # type: ignore[attr-defined]
-        matrix = np.empty((len(rows), len(plan)))
+        matrix = np.empty((count, len(plan)))
         notes: list[tuple[int, str]] = []
-        switches: dict[str, tuple[Any, ...]] = {}  # truth values are logged as numbers
+        missing = 0
+        switches: dict[str, Column] = {}  # truth values are logged as numbers
         for index, name, kind, table, unseen in plan:
             values = columns.get(name, ())
+            if isinstance(values, np.ndarray):
+                if kind == "categorical":
+                    return None
+                matrix[:, index] = values
+                absent = np.nonzero(np.isnan(values))[0].tolist()
+                notes.extend((k, "missing_feature: " + name) for k in absent)
+                missing += len(absent)
+                continue
             kinds = set(map(type, values))
             if bool in kinds and kind != "categorical" and kinds <= SWITCHES:
                 switches[name] = values = tuple(None if value is None else float(value) for value in values)
@@ -124,7 +143,9 @@ class Schema:
             if not kinds or not kinds <= (TEXTS if kind == "categorical" else NUMBERS):
                 return None
             if NoneType in kinds:
-                notes.extend((k, "missing_feature: " + name) for k, value in enumerate(values) if value is None)
+                found = [(k, "missing_feature: " + name) for k, value in enumerate(values) if value is None]
+                notes.extend(found)
+                missing += len(found)
             if kind != "categorical":
                 try:
                     matrix[:, index] = values
@@ -135,29 +156,33 @@ class Schema:
             if unseen in codes:
                 notes.extend((k, "unseen_category: " + name) for k, code in enumerate(codes) if code == unseen)
             matrix[:, index] = codes
-        missing = sum(1 for _, note in notes if note.startswith("missing_feature"))
         if np.count_nonzero(np.abs(matrix) <= LARGEST) + missing != matrix.size or not self._plain(columns):
             return None  # infinite, too large, or NaN that came as a number
         warnings: dict[int, list[str]] = {}
         for k, note in notes:
             warnings.setdefault(k, []).append(note)
-        if switches:
-            columns |= switches
-            rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        if switches or rows is None:
+            columns = columns | switches
+            rows = Columns(columns, count)
         return Encoded(matrix, rows, warnings, columns=columns)
 
-    def _plain(self, columns: dict[str, tuple[Any, ...]]) -> bool:
+    def _plain(self, columns: dict[str, Column]) -> bool:
         """Whether the columns that are no inputs are known, and logged as they are."""
         others: Any = columns.keys() - self._inputs  # type: ignore[attr-defined]
         if not others <= self._known:  # type: ignore[attr-defined]
             return False
         for name in others:
-            kinds = set(map(type, columns[name]))
-            if not kinds <= PLAIN or (not kinds <= HARMLESS and not within_bounds(columns[name], kinds)):
+            values = columns[name]
+            if isinstance(values, np.ndarray):
+                if np.isinf(values).any() or (np.abs(values) > LARGEST).any():
+                    return False
+                continue
+            kinds = set(map(type, values))
+            if not kinds <= PLAIN or (not kinds <= HARMLESS and not within_bounds(values, kinds)):
                 return False
         return True
 
-    def encode_each(self, rows: list[Row], *, strict: bool = False) -> Encoded:
+    def encode_each(self, rows: Sequence[Row], *, strict: bool = False) -> Encoded:
         """Row dicts as a base matrix, row by row: the same as `encode_rows`."""
         plan: Any = self._plan  # type: ignore[attr-defined]
         width = len(plan)
@@ -305,7 +330,7 @@ def number_from(name: str, kind: str, value: Any) -> float | None:
     raise DataError("wrong_type", f"{name!r} must be a number, not {value!r}"[:200], name)
 
 
-def within_bounds(values: tuple[Any, ...], kinds: set[type]) -> bool:
+def within_bounds(values: list[Any] | tuple[Any, ...], kinds: set[type]) -> bool:
     """Whether all are logged as they are: none too large, infinite or NaN."""
     if kinds <= INTEGERS:
         known = [value for value in values if value is not None] if NoneType in kinds else values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,12 @@ from gateway.errors import api_error
 from gateway.handlers.common import catalog_of, window_of
 from gateway.handlers.monitoring import LOOKED
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
-from gateway.portal import charts
-from gateway.portal.views import page
+from gateway.portal import charts, pictures
+from gateway.portal.views import fitting_bucket, page
 from stream.fairness import fairness
 from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
-from stream.queries import BUCKETS, Window
+from stream.queries import BUCKETS, Window, service_health
 from stream.recount import package_of
 from stream.recut import look_of
 
@@ -54,12 +55,16 @@ def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[
     look = look_of(registry, app[FOLLOWER].catalog, deployment.now.champion, **{name: asked[name] for name in LOOKED})
     drift = drift_answer(log, registry, window, deployment.now.champion, look)
     accuracy = accuracy_answer(log, registry, catalog, window, whole_story=True)
+    quality = quality_answer(log, registry, window, deployment.now.champion)
+    groups = fairness(log, window, target, asked["by"], asked["favorable"]) if asked["by"] else None
+    health = service_health(log, replace(window, bucket=BUCKETS[fitting_bucket(log, deployment.name, "recorded_at")]))
     watch = catalog.watch
     return {
+        "health": health,
         "drift": drift,
         "accuracy": accuracy,
-        "quality": quality_answer(log, registry, window, deployment.now.champion),
-        "fairness": fairness(log, window, target, asked["by"], asked["favorable"]) if asked["by"] else None,
+        "quality": quality,
+        "fairness": groups,
         "classes": target.classes,
         "numeric": [f.name for f in package.schema.features if f.kind != "categorical"],
         "settings": deployment.settings,
@@ -68,4 +73,9 @@ def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[
         "checks": [job for job in reversed(catalog.drift_checks(deployment.name)) if job.state == "finished"][:MOST_CHECKS],
         "chart_drift": charts.drift_scatter(drift),
         "chart_drift_time": charts.drift_over_time(drift),
+        "chart_health": pictures.health(health),
+        "chart_quality": pictures.quality(quality),
+        "chart_fairness": pictures.fairness(groups) if groups else "",
+        "chart_estimated": pictures.estimated(accuracy["estimated"]),
+        "chart_confusion": pictures.confusion(accuracy["by_class"]),
     }

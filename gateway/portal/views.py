@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gateway.handlers.projects import project_json
 from gateway.handlers.status import glance
 from gateway.handlers.system import parts_of
 from gateway.keys import ARTIFACTS, EVENT_LOG, FOLLOWER, REGISTRY
-from gateway.portal import charts
+from gateway.portal import charts, pictures
 from gateway.snippets import snippet_of
 from models.members import EXTERNAL
 from models.metrics import METRICS
@@ -115,10 +116,12 @@ def watched(watch: Watch, name: str) -> dict[str, Any]:
     return {"alert_rules": rules, "policies": policies, "runs": [{"run": r, "at": iso(r.started_at)} for r in watch.runs_of(name)[:20]]}
 
 
-def fitting_bucket(log: EventLog, name: str) -> str:
-    """The bucket that cuts a deployment's life into a readable number of points."""
-    rows = log.rows("SELECT dateDiff('hour', min(occurred_at), max(occurred_at)) AS hours FROM predictions_log WHERE deployment = {d:String}", {"d": name})
+def fitting_bucket(log: EventLog, name: str, times: str = "occurred_at") -> str:
+    """The bucket that cuts a deployment's life, by event time or by arrival (`recorded_at`), into a readable number of points."""
+    rows = log.rows(f"SELECT dateDiff('minute', min({times}), max({times})) / 60 AS hours FROM predictions_log WHERE deployment = {{d:String}}", {"d": name})
     hours = rows[0]["hours"] if rows else 0
+    if times != "occurred_at" and hours <= 2:  # noqa: PLR2004
+        return "1m"
     return "1h" if hours <= 72 else "1d" if hours <= 24 * 60 else "7d"  # noqa: PLR2004
 
 
@@ -126,7 +129,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     """Everything the page shows; `url` is where its reader reached this gateway."""
     log, registry, catalog = app[EVENT_LOG], app[REGISTRY], app[FOLLOWER].catalog
     window = Window(found["name"], bucket=BUCKETS[bucket])
-    health = queries.service_health(log, window)
+    health = queries.service_health(log, replace(window, bucket=BUCKETS[fitting_bucket(log, found["name"], "recorded_at")]))
     drift = drift_answer(log, registry, window, found["champion"]["model_id"])
     served = accuracy_answer(log, registry, catalog, window)
     by_model = {}
@@ -142,6 +145,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed', 'replay_progressed', 'cohort_matured', 'notification_ended') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
     humility_sql = f"""SELECT splitByChar(':', part)[1] AS rule, splitByChar(':', part)[2] AS action, count() AS rows
 FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule, action ORDER BY rule, action"""
+    custom = [custom_answer(log, window, one) for one in defined(found["settings"])]
     return {
         "health": health,
         "drift": drift,
@@ -154,9 +158,12 @@ FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.whe
         "chart_drift": charts.drift_scatter(drift),
         "chart_drift_time": charts.drift_over_time(drift),
         "chart_accuracy": charts.accuracy(by_model, found["champion"]["model_id"], metric, served["totals"]["metrics"][metric]["baseline"]),
+        "chart_health": pictures.health(health),
+        "chart_comparison": pictures.comparison(comparison, metric),
+        "chart_custom": pictures.over_time(custom),
         "predictions_sql": predictions_sql,
         "drivers": drivers(log, package_of(registry, found["champion"]["model_id"]), window) if found["settings"].get("explain") else None,
-        "custom": [custom_answer(log, window, metric) for metric in defined(found["settings"])],
+        "custom": custom,
         "humility": log.rows(humility_sql),
         "humility_sql": humility_sql,
         "snippet": snippet_of(url, found["name"], champion, "curl"),
@@ -172,7 +179,7 @@ async def disagreements(request: web.Request) -> web.Response:
     model_id = request.match_info["m"]
     found = await asyncio.to_thread(explore, app[EVENT_LOG], app[REGISTRY], Window(item.name), item.now.champion, model_id, MOST_DIFFERENT)
     names = {m: catalog.models[m].blueprint if m in catalog.models else m[:12] for m in (item.now.champion, model_id)}
-    return page("disagreements.html", d=item, found=found, champion=names[item.now.champion], challenger=names[model_id])
+    return page("disagreements.html", d=item, found=found, champion=names[item.now.champion], challenger=names[model_id], chart=pictures.disagreement(found))
 
 
 async def project(request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gateway.asked import Asked, Served
 from gateway.errors import ApiError
 from gateway.protocols.native import json_object, moments, texts
 from gateway.protocols.run import Given
+from models.columns import Column, Columns, plain_values
 
 HEADER = "Inference-Header-Content-Length"
 NUMPY = {
@@ -27,6 +29,9 @@ NUMPY = {
 }  # fmt: skip
 KINDS = {"categorical": "BYTES", "numeric": "FP64", "boolean": "FP64"}
 IDS, TIMES = "association_id", "timestamp"
+WIDTHS = {kind: np.dtype(of).itemsize for kind, of in NUMPY.items()}
+WIDEST, EXACT = 8, 1 << 53  # bytes of the widest number; whole numbers up to it are exact in float64
+LENGTH = 4  # bytes before a text
 
 
 def metadata(served: Served) -> dict[str, Any]:
@@ -52,62 +57,76 @@ def output_shapes(served: Served) -> list[dict[str, Any]]:
     ]
 
 
+@dataclass(slots=True)
+class Read:
+    """A request as V2 has it: the document, and the rows with their ids and times."""
+
+    document: dict[str, Any]
+    rows: Columns
+    ids: list[str] | None
+    times: list[int] | None
+    timeout: int  # microseconds since it came; 0: none
+
+
 def decode(given: Given) -> Asked:
     """Columns or one tensor, as JSON or as bytes behind it."""
     version = given.request.match_info.get("v", "")
     if version and version != str(given.served.version):
         raise ApiError(404, "unknown_version", f"{given.served.name!r} serves version {given.served.version}, not {version}")
-    document, rest = parts_of(given)
-    given.notes["document"] = document
+    found = read(given.body, given.request.headers.get(HEADER), given.served)
+    given.notes["document"] = found.document
+    limits = [limit for limit in (given.deadline, given.begun + found.timeout * 1000 if found.timeout else 0) if limit]
+    return given.asked(found.rows, found.ids, found.times, columnar=True, deadline=min(limits, default=0))
+
+
+def read(body: bytes, length: str | None, served: Served) -> Read:
+    """A body whose JSON has `length` bytes (None: all of it)."""
+    document, rest = parts_of(body, length)
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(i, dict) for i in inputs):
         raise ApiError(400, "no_inputs", "inputs must be a list of tensors")
-    wanted_outputs(document, given.served)
-    columns: dict[str, list[Any]] = {}
-    count = -1
+    wanted_outputs(document, served)
+    columns: dict[str, Column] = {}
+    count, at = -1, 0
     for item in inputs:
-        name, shape, values, rest = tensor(item, rest)
+        name, shape, values, at = tensor(item, rest, at)
         if count not in {-1, shape[0]}:
             raise ApiError(400, "wrong_shape", f"input {name!r} has {shape[0]} rows, the others {count}")
         count = shape[0]
-        found = columns_of(name, shape, values, given.served)
-        if twice := sorted(set(found) & set(columns)):
+        found = columns_of(name, shape, values, served)
+        if twice := sorted(found.keys() & columns.keys()):
             raise ApiError(400, "duplicate_columns", f"more than one input gives {twice[0]!r}")
         columns |= found
-    if rest:
-        raise ApiError(400, "wrong_length", f"{len(rest)} bytes are left over after the last binary input")
+    if at != len(rest):
+        raise ApiError(400, "wrong_length", f"{len(rest) - at} bytes are left over after the last binary input")
     parameters = document.get("parameters") or {}
-    ids = columns.pop(IDS, None) if IDS not in {f.name for f in given.served.package.schema.features} else None
-    ids = ids if ids is not None else parameters.get("association_ids")
+    given = None
+    if IDS in columns and IDS not in {f.name for f in served.package.schema.features}:
+        given = plain_values(columns.pop(IDS))
+    ids = given if given is not None else parameters.get("association_ids")
     times = parameters.get("timestamps")
-    names = list(columns)
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)] if names else [{} for _ in range(count)]
-    more = {"deadline": deadline_of(parameters, given)}
-    return given.asked(rows, texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, **more)
+    return Read(document, Columns(columns, count), texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, timeout_of(parameters))
 
 
-def deadline_of(parameters: dict[str, Any], given: Given) -> int:
-    """The sooner of the request's own deadline and Triton's `timeout` parameter (microseconds since it came; 0: none)."""
+def timeout_of(parameters: dict[str, Any]) -> int:
+    """Triton's `timeout` parameter: microseconds since the request came; 0: none."""
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or not 0 <= timeout < 1 << 50:
         raise ApiError(400, "wrong_option", f"parameters.timeout is a whole number of microseconds, not {timeout!r}")
-    limits = [limit for limit in (given.deadline, given.begun + timeout * 1000 if timeout else 0) if limit]
-    return min(limits, default=0)
+    return timeout
 
 
-def parts_of(given: Given) -> tuple[dict[str, Any], bytes]:
+def parts_of(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     """The JSON document and the bytes behind it, by the header and not by the content type."""
-    body, length = given.body, given.request.headers.get(HEADER)
-    rest = b""
-    if length is not None:
-        if not length.isdigit() or int(length) > len(body):
-            raise ApiError(400, "wrong_length", f"{HEADER} is {length!r}, the body has {len(body)} bytes")
-        body, rest = body[: int(length)], body[int(length) :]
-    return json_object(body), rest
+    if length is None:
+        return json_object(body), b""
+    if not length.isdigit() or int(length) > len(body):
+        raise ApiError(400, "wrong_length", f"{HEADER} is {length!r}, the body has {len(body)} bytes")
+    return json_object(body[: int(length)]), body[int(length) :]
 
 
-def tensor(item: dict[str, Any], rest: bytes) -> tuple[str, list[int], list[Any], bytes]:
-    """One input: its name, shape, flat values, and the bytes that follow it."""
+def tensor(item: dict[str, Any], rest: bytes, at: int) -> tuple[str, list[int], Column, int]:
+    """One input: its name, shape, flat values, and where in the binary part the next one begins."""
     name, shape, kind = item.get("name"), item.get("shape"), item.get("datatype")
     if not isinstance(name, str) or not name:
         raise ApiError(400, "no_name", "each input has a name")
@@ -117,37 +136,47 @@ def tensor(item: dict[str, Any], rest: bytes) -> tuple[str, list[int], list[Any]
         raise ApiError(400, "wrong_datatype", f"the datatype of input {name!r} is none of {', '.join(NUMPY)}, BYTES")
     size = (item.get("parameters") or {}).get("binary_data_size")
     count = math.prod(shape)
+    values: Column
     if size is not None:
-        if type(size) is not int or not 0 <= size <= len(rest):
-            raise ApiError(400, "wrong_length", f"input {name!r} claims {size} bytes, {len(rest)} are left")
-        values = strings(name, rest[:size]) if kind == "BYTES" else numbers(name, kind, rest[:size])
-        rest = rest[size:]
+        if type(size) is not int or not 0 <= size <= len(rest) - at:
+            raise ApiError(400, "wrong_length", f"input {name!r} claims {size} bytes, {len(rest) - at} are left")
+        part, at = rest[at : at + size], at + size
+        values = strings(name, part) if kind == "BYTES" else numbers(name, kind, part)
     else:
         values = flat(item.get("data"))
-        if any(isinstance(v, dict) for v in values):
+        if dict in set(map(type, values)):
             raise ApiError(400, "wrong_type", f"the data of input {name!r} must be a list of values")
     if len(values) != count:
         raise ApiError(400, "wrong_length", f"input {name!r} has {len(values)} values, its shape {shape} wants {count}")
-    return name, shape, values, rest
+    return name, shape, values, at
 
 
-def numbers(name: str, kind: str, data: bytes) -> list[Any]:
-    """Little-endian numbers; NaN is missing."""
-    width = np.dtype(NUMPY[kind]).itemsize
+def numbers(name: str, kind: str, data: bytes) -> Column:
+    """Little-endian numbers as float64, NaN for missing; whole numbers that it cannot hold, and truth values, as they are."""
+    width = WIDTHS[kind]
     if len(data) % width:
         raise ApiError(400, "wrong_length", f"input {name!r} has {len(data)} bytes, no multiple of {width}")
-    values = np.frombuffer(data, dtype=NUMPY[kind]).tolist()
-    return [None if v != v else v for v in values] if kind.startswith("FP") else values  # noqa: PLR0124 - NaN
+    found = np.frombuffer(data, dtype=NUMPY[kind])
+    if kind == "BOOL" or (width == WIDEST and not kind.startswith("FP") and len(found) and (found.max() > EXACT or found.min() < -EXACT)):
+        plain: list[Any] = found.tolist()
+        return plain
+    return found.astype(np.float64)
 
 
 def strings(name: str, data: bytes) -> list[str]:
     """Texts, each after its length in four bytes."""
+    if data.isascii() and len(data) > LENGTH:
+        (length,) = struct.unpack_from("<I", data)
+        step = LENGTH + length
+        if not len(data) % step and all(data[k::step] == data[k : k + 1] * (len(data) // step) for k in range(LENGTH)):
+            whole = data.decode()
+            return [whole[at : at + length] for at in range(LENGTH, len(data), step)]  # all of one length, as codes often are
     found, at = [], 0
     while at < len(data):
-        if at + 4 > len(data):
+        if at + LENGTH > len(data):
             raise ApiError(400, "wrong_length", f"input {name!r} ends within a length")
         (length,) = struct.unpack_from("<I", data, at)
-        at += 4
+        at += LENGTH
         if at + length > len(data):
             raise ApiError(400, "wrong_length", f"input {name!r} ends within a text")
         try:
@@ -162,19 +191,20 @@ def flat(data: Any) -> list[Any]:
     """Nested lists, row-major."""
     if not isinstance(data, list):
         return [] if data is None else [data]
-    if any(isinstance(v, list) for v in data):
+    if list in set(map(type, data)):
         return [x for v in data for x in flat(v)]
     return data
 
 
-def columns_of(name: str, shape: list[int], values: list[Any], served: Served) -> dict[str, list[Any]]:
+def columns_of(name: str, shape: list[int], values: Column, served: Served) -> dict[str, Column]:
     """A column, or the features in their order."""
     schema = served.package.schema
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1 and (len(schema.features) > 1 or name == schema.features[0].name or name in schema.unused)):  # noqa: PLR2004
         return {name: values}
     if len(shape) == 2 and shape[1] == len(schema.features):  # noqa: PLR2004
         width = shape[1]
-        return {feature.name: values[k::width] for k, feature in enumerate(schema.features)}
+        of = [values[k::width] for k in range(width)]
+        return {feature.name: one.copy() if isinstance(one, np.ndarray) else one for feature, one in zip(schema.features, of, strict=True)}
     raise ApiError(400, "wrong_shape", f"input {name!r} has shape {shape}: send [n] or [n, 1] a feature, or one [n, {len(schema.features)}]")
 
 
@@ -196,16 +226,29 @@ def wanted_outputs(document: dict[str, Any], served: Served) -> list[tuple[dict[
 
 def encode(answer: dict[str, Any], given: Given) -> web.Response:
     """Outputs as JSON, or as bytes behind it where that was asked."""
-    document = given.notes["document"]
-    rows = answer["predictions"]
+    head, tail = written(answer, given.notes["document"], given.served)
+    if not tail:
+        return web.Response(body=head, content_type="application/json")
+    return web.Response(body=head + tail, content_type="application/octet-stream", headers={HEADER: str(len(head))})
+
+
+def written(answer: dict[str, Any], document: dict[str, Any], served: Served) -> tuple[bytes, bytes]:
+    """The answer's JSON and the bytes behind it."""
+    rows, found = answer["predictions"], answer.get("outputs")
+    count = len(found.values) if found else len(rows)
     outputs, tail = [], b""
-    for shape, binary in wanted_outputs(document, given.served):
-        if shape["name"] == "predict":
+    for shape, binary in wanted_outputs(document, served):
+        label, width = shape["name"] == "predict", shape["shape"][1]
+        out: dict[str, Any] = {**shape, "shape": [count, width]}
+        values: Any
+        if found and label:
+            values = found.labels if found.labels is not None else found.values[:, 0].copy()
+        elif found:
+            values = found.values.reshape(-1)
+        elif label:
             values = [row.get("prediction") for row in rows]
         else:
-            labels = shape["parameters"]["labels"]
-            values = [(row.get("probabilities") or {}).get(label) for row in rows for label in labels]
-        out: dict[str, Any] = {**shape, "shape": [len(rows), *shape["shape"][1:]]}
+            values = [(row.get("probabilities") or {}).get(one) for row in rows for one in shape["parameters"]["labels"]]
         if binary:
             data = packed(values, shape["datatype"])
             out["parameters"] = {**shape.get("parameters", {}), "binary_data_size": len(data)}
@@ -215,23 +258,20 @@ def encode(answer: dict[str, Any], given: Given) -> web.Response:
         outputs.append(out)
     errors = {str(row["row"]): row["error"] for row in rows if "error" in row}
     body = {
-        "model_name": given.served.name,
+        "model_name": served.name,
         "model_version": str(answer["deployment_version"]),
         "id": str(document.get("id") or answer["request_id"]),
         "parameters": {"model_id": answer["model_id"], "request_id": answer["request_id"], "recorded": answer["recorded"], "position": answer["position"], **({"errors": orjson.dumps(errors).decode()} if errors else {})},
         "outputs": outputs,
     }
-    head = orjson.dumps(body)
-    if not tail:
-        return web.Response(body=head, content_type="application/json")
-    return web.Response(body=head + tail, content_type="application/octet-stream", headers={HEADER: str(len(head))})
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), tail
 
 
-def packed(values: list[Any], kind: str) -> bytes:
+def packed(values: Any, kind: str) -> bytes:
     """Values as the binary extension has them."""
     if kind == "BYTES":
         encoded = [("" if v is None else str(v)).encode() for v in values]
         return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
+    if isinstance(values, np.ndarray):
+        return values.astype(NUMPY[kind]).tobytes()
     return np.array([np.nan if v is None else v for v in values], dtype=NUMPY[kind]).tobytes()
-
-

@@ -6,7 +6,7 @@ import itertools
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ class Given:
         """Who asks, by header or by key."""
         return self.request.headers.get("X-Consumer") or self.request.get("actor", "")
 
-    def asked(self, rows: list[Any], ids: list[str] | None = None, times: list[int] | None = None, **more: Any) -> Asked:
+    def asked(self, rows: Sequence[Any], ids: list[str] | None = None, times: list[int] | None = None, **more: Any) -> Asked:
         """The decoded request; refused without rows or with too many."""
         query = self.request.query
         strict, monitored = query.get("strict", "") in {"1", "true"}, query.get("monitored", "") not in {"0", "false"}

@@ -3,6 +3,8 @@
 import datetime as dt
 import json
 import random
+import re
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -123,6 +125,36 @@ def test_a_reference_that_is_none_is_refused(system, weekly, reference, window):
     with pytest.raises(Refusal) as refused:
         system.api.get(D + "/drift", **window, reference=reference)
     assert refused.value.status == 422
+
+
+def charts(system, page):
+    """The figures of a page by name."""
+    found = re.findall(r'<script type="application/json" data-chart="(\w+)">(.*?)</script>', system.api.text(page), re.DOTALL)
+    return {name: json.loads(text) for name, text in found}
+
+
+def test_the_pictures_show_what_the_tables_say(system, weekly):
+    del weekly
+    by = "sql:if(features_num['x'] >= 2, 'high', 'low')"
+    shown = charts(system, "/deployments/weekly/explore?" + urllib.parse.urlencode({"by": by, "bucket": "7d"}))
+    assert {"drift", "drifttime", "health", "quality", "fairness", "estimated", "confusion"} <= shown.keys()
+    accuracy = system.api.get(D + "/accuracy", bucket="7d")
+    assert shown["confusion"]["data"][0]["text"] == [row for row in accuracy["by_class"]["confusion"]["actual_by_predicted"] if sum(row)]
+    estimates = dict(zip(shown["estimated"]["data"][1]["y"], shown["estimated"]["data"][1]["x"], strict=True))
+    assert estimates["log_loss"] == pytest.approx(accuracy["totals"]["metrics"]["log_loss"]["value"])
+    groups = system.api.get(D + "/fairness", by=by)
+    ratios = {bar["name"]: dict(zip(bar["x"], bar["y"], strict=True))["proportional parity"] for bar in shown["fairness"]["data"]}
+    assert ratios == {row["group"]: row["ratio"] for row in groups["metrics"]["proportional_parity"]}
+    moved = {i["name"]: i["problems"]["out_of_range"] for i in system.api.get(D + "/data-quality")["inputs"]}
+    bars = next(bar for bar in shown["quality"]["data"] if bar["name"] == "out of range")
+    assert dict(zip(bars["y"], bars["x"], strict=True))["x"] == pytest.approx(100 * (moved["x"]["production"] - moved["x"]["reference"]))
+    page = charts(system, "/deployments/weekly")
+    rival = system.api.get(D + "/comparison")["challengers"][0]
+    point = page["comparison"]["data"][0]
+    assert point["x"] == [pytest.approx(sum(rival["metrics"]["log_loss"]["interval"]) / 2)]
+    apart = system.api.get(D + "/disagreements")
+    most = next(i for i in apart["inputs"] if i["groups"])
+    assert charts(system, f"/deployments/weekly/disagreements/{rival['model_id']}")["disagreement"]["data"][0]["x"][0] == pytest.approx(most["groups"][0]["mean"])
 
 
 def test_what_predictions_are_worth(system, weekly, tmp_path):

@@ -88,7 +88,7 @@ def test_alarms_of_detectors_that_were_asked_for_are_raised_again(story):
         assert found["alarms"] == len(told) + len(changes)
         assert found["rebuilt"] == found["live"]
     forged = {**changes[0], "payload": orjson.dumps({**orjson.loads(changes[0]["payload"]), "after": 0.123})}
-    for events_ in ([*whole[: -len(changes)], forged, *changes[1:]], [*whole, changes[0]], [*whole, {**forged, "payload": forged["payload"].replace(b"\"on\":\"error\"", b"\"on\":\"z\"")}]):
+    for events_ in ([*whole[: -len(changes)], forged, *changes[1:]], [*whole, changes[0]], [*whole, {**forged, "payload": forged["payload"].replace(b'"on":"error"', b'"on":"z"')}]):
         assert not alarms(Forged(log, events_), registry, name)["equal"]
 
 
