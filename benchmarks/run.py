@@ -65,6 +65,7 @@ def load(port, path, body, connections=16, seconds=SECONDS):
 
 def pin(system):
     """The gateway on the first core, everything else on the second, its publisher too."""
+    subprocess.run(["taskset", "-a", "-cp", "1", str(system.process.pid)], stdout=subprocess.DEVNULL, check=False)  # what it starts anew stays there
     for name, part in json.loads((system.folder / "run.json").read_text()).items():
         beside = [child.pid for child in psutil.Process(part["pid"]).children(recursive=True)]
         for pid, core in ((part["pid"], "0" if name == "gateway" else "1"), *((pid, "1") for pid in beside)):

@@ -27,6 +27,7 @@ import orjson
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
@@ -43,6 +44,7 @@ SECONDS, ROUNDS, CONNECTIONS, INPUTS = 5, 3, 16, 15
 PEERS = ("fastapi", "mlserver", "litserve", "bentoml", "mlflow")
 PATHS = {"fastapi": "/predict", "mlserver": "/v2/models/flights/infer", "litserve": "/predict", "bentoml": "/predict", "mlflow": "/invocations"}
 OURS, LINEAR = "champion, two challengers", "champion, one-hot and logistic"
+JSON_TENSOR, BYTES_TENSOR, BYTES = "champion, V2 tensor as JSON", "champion, V2 tensor as bytes", "fastapi, float64 bytes"
 SHADOWS = ("linear_strong", "lightgbm", "histogram_boosting", "extra_trees", "random_forest")
 OPEN_SECONDS, OPEN_SHARE = 15, 0.7
 FIRST = ("chrt", "-f", "50", "taskset", "-c", "1")  # the generator goes before what else is on its core: its own waiting is no server's latency
@@ -65,6 +67,29 @@ def matrix() -> tuple[np.ndarray, np.ndarray]:
     return found, late
 
 
+def numbers(system, folder: Path, x: np.ndarray, late: np.ndarray) -> None:
+    """The deployment that is asked the same numbers as the others; with two challengers like ours."""
+    file = folder / "numbers.parquet"
+    pyarrow.parquet.write_table(pa.table({**{f"f{k}": x[:, k] for k in range(INPUTS)}, "late": late}), file)
+    project = system.api.create_project(file, "late")
+    assert system.api.wait_for_project(project)["state"] == "completed"
+    models = {m["blueprint"]: m["model_id"] for m in system.api.get(f"/v1/projects/{project}/leaderboard")["models"]}
+    system.api.post("/v1/deployments", {"name": "numbers", "model_id": models["lightgbm_deep"]})
+    for challenger in SHADOWS[:2]:
+        system.api.post("/v1/deployments/numbers/challengers", {"model_id": models[challenger]})
+    features = [i["name"] for i in system.api.get("/v2/models/numbers")["inputs"]]
+    assert features == [f"f{k}" for k in range(INPUTS)], features
+
+
+def tensor_of(rows: np.ndarray, *, binary: bool) -> tuple[bytes, int | None]:
+    """One FP64 tensor in Open Inference V2, and how many bytes of the body are JSON."""
+    item = {"name": "rows", "shape": list(rows.shape), "datatype": "FP64"}
+    if not binary:
+        return orjson.dumps({"inputs": [{**item, "data": rows.ravel().tolist()}]}), None
+    head = orjson.dumps({"inputs": [{**item, "parameters": {"binary_data_size": rows.nbytes}}], "parameters": {"binary_data_output": True}})
+    return head + rows.tobytes(), len(head)
+
+
 def body_of(peer: str, rows: np.ndarray) -> bytes:
     """A request in the words of a server."""
     listed = rows.tolist()
@@ -74,9 +99,8 @@ def body_of(peer: str, rows: np.ndarray) -> bytes:
 
 
 @contextlib.contextmanager
-def others(folder: Path):
+def others(folder: Path, x: np.ndarray, y: np.ndarray):
     """All the other servers, each asked until it answers; name → port."""
-    x, y = matrix()
     lightgbm.train({"objective": "binary", "num_leaves": 31, "learning_rate": 0.05, "verbose": -1}, lightgbm.Dataset(x, label=y), 200).save_model(folder / "model.bst")
     ports, running = {}, []
     try:
@@ -111,11 +135,13 @@ def answered(url: str, body: bytes) -> None:
             return
 
 
-def wrk(folder: Path, port: int, path: str, body: bytes, seconds: float = SECONDS) -> dict[str, float]:
-    """One closed-loop measurement on the second core."""
+def wrk(folder: Path, port: int, path: str, body: bytes, json_bytes: int | None = None, seconds: float = SECONDS) -> dict[str, float]:
+    """One closed-loop measurement on the second core; `json_bytes` of the body are JSON, the rest binary."""
     (folder / "body").write_bytes(body)
     script = folder / "post.lua"
-    script.write_text(f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = io.open("{folder / "body"}", "rb"):read("*a")\n')
+    kind = "application/json" if json_bytes is None else "application/octet-stream"
+    more = f'wrk.headers["Inference-Header-Content-Length"] = "{json_bytes}"\n' if json_bytes else ""
+    script.write_text(f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "{kind}"\n{more}wrk.body = io.open("{folder / "body"}", "rb"):read("*a")\n')
     command = [*FIRST, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(script), f"http://127.0.0.1:{port}{path}"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in text, text
@@ -140,6 +166,8 @@ def main() -> None:
         bare = None
         try:
             models, rows = prepare(system, folder)
+            data = matrix()
+            numbers(system, folder, *data)
             deployments = {"two": SHADOWS[:2], "none": (), "five": SHADOWS, "pipeline": ()}
             for name, challengers in deployments.items():
                 model = "linear_strong" if name == "pipeline" else "lightgbm_deep"
@@ -150,28 +178,31 @@ def main() -> None:
             port, constant = int(system.environment["CHAMPION_PORT"]), free_port()
             bare = subprocess.Popen(["taskset", "-c", "0", sys.executable, "-c", CONSTANT, str(constant), str(ROOT.parent)])
             one = [{k: v for k, v in row.items() if k != "flight_id"} for row in rows[:100]]
-            with others(folder) as (ports, x):
+            with others(folder, *data) as (ports, x):
                 cases = {(name, size): (ports[name], PATHS[name], body_of(name, x[:size])) for name in PEERS for size in (1, 100)}
                 cases |= {(OURS, size): (port, "/v1/deployments/two/predictions", orjson.dumps({"rows": one[:size]})) for size in (1, 100)}
                 cases |= {(f"champion, {'no' if name == 'none' else name} challengers", 1): (port, f"/v1/deployments/{name}/predictions", orjson.dumps({"rows": one[:1]})) for name in ("none", "five")}
+                for size in (1, 100):
+                    cases |= {(name, size): (port, "/v2/models/numbers/infer", *tensor_of(x[:size], binary=binary)) for name, binary in ((JSON_TENSOR, False), (BYTES_TENSOR, True))}
+                    cases[(BYTES, size)] = (ports["fastapi"], "/bytes", x[:size].tobytes(), 0)
                 cases[(LINEAR, 1)] = (port, "/v1/deployments/pipeline/predictions", orjson.dumps({"rows": one[:1]}))
                 cases[("bare aiohttp, a constant", 1)] = (constant, "/constant", orjson.dumps({"rows": one[:1]}))
                 found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in cases}
                 drains = []
                 for size in (1, 100):
                     for _ in range(ROUNDS):
-                        for case, (at, path, body) in cases.items():
+                        for case, (at, path, body, *more) in cases.items():
                             if case[1] == size:
-                                found[case].append(wrk(folder, at, path, body))
+                                found[case].append(wrk(folder, at, path, body, *more))
                                 time.sleep(1)
-                                if case == (OURS, 100):  # what is still being published would slow down who is asked next
+                                if case[1] == 100 and case[0].startswith("champion"):  # what is still being published would slow down who is asked next
                                     drains.append(drained(system, rows))
                 medians = {case: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for case, runs in found.items()}
                 for (name, size), figures in medians.items():
                     print(f"{name:<32} {size:>3} rows {figures['requests_per_second']:>9,.0f}/s  p50 {figures['p50_ms']:.2f} ms  p99 {figures['p99_ms']:.2f} ms", flush=True)
                 best = max((n for n in PEERS if n != "fastapi"), key=lambda n: medians[(n, 1)]["requests_per_second"])
                 rate = OPEN_SHARE * min(medians[(n, 1)]["requests_per_second"] for n in (best, OURS))
-                opened = {"rate": rate, **{name: open_loop(*cases[(name, 1)], rate) for name in (best, "fastapi", OURS)}}
+                opened = {"rate": rate, **{name: open_loop(*cases[(name, 1)][:3], rate) for name in (best, "fastapi", OURS)}}
                 print(json.dumps(opened, indent=1))
         finally:
             stop(system.process)

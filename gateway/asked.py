@@ -15,6 +15,7 @@ from models.types import Floats, Row
 from stream.clock import parse_time
 
 MOST_ID = 128
+SUFFIXES = [f"-{k}" for k in range(1000)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def association_ids(served: Served, asked: Asked) -> list[str]:
     name, made = served.association_id, asked.request_id
     given = column_of(asked.rows, name)
     if given is None:
-        return [f"{made}-{k}" for k in range(len(asked.rows))]
+        return [made + suffix for suffix in SUFFIXES[: len(asked.rows)]] if len(asked.rows) <= len(SUFFIXES) else [f"{made}-{k}" for k in range(len(asked.rows))]
     return [text_of(value) or f"{made}-{k}" for k, value in enumerate(given)]
 
 

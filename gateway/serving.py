@@ -22,7 +22,7 @@ from models.humility import Humbled, Rule, hits_text, overridden, read_rule
 from models.metrics import decide_at
 from models.package import ModelPackage
 from models.registry import Registry
-from models.schema import Encoded
+from models.schema import TOGETHER, Encoded
 from models.types import Floats
 from stream.batches import BATCH
 from stream.clock import now_us
@@ -237,7 +237,7 @@ class Serving:
         if humbled and target.task != "regression":
             for row, rule in humbled.acted.items():
                 chosen[row] = overridden(rule, served.package.schema) if rule.action == "override" else chosen[row]
-        columnar = asked.columnar and not (encoded.errors or humbled or asked.explain or asked.interval)
+        columnar = asked.columnar and len(ids) >= TOGETHER and not (encoded.errors or humbled or asked.explain or asked.interval)
         every: Any = np.ascontiguousarray(output) if columnar else output.tolist()
         answer = self._answer(served, asked, encoded, every, chosen, ids)
         if humbled:

@@ -14,11 +14,14 @@ Column = list[Any] | tuple[Any, ...] | Floats  # an array holds float64, with Na
 
 
 class Columns(Sequence[Row]):
-    """`count` rows; values by name, each a list, a tuple or an array of float64 with NaN for a missing value."""
+    """`count` rows; values by name, each a list, a tuple or an array of float64 with NaN for a missing value.
 
-    def __init__(self, by_name: dict[str, Column], count: int) -> None:
+    `matrix` (count, features) is the same where it came as one, in the order of a schema's features and with nothing beside it.
+    """
+
+    def __init__(self, by_name: dict[str, Column], count: int, matrix: Floats | None = None) -> None:
         """Hold the columns, which must all have `count` values."""
-        self.by_name, self._count = by_name, count
+        self.by_name, self._count, self.matrix = by_name, count, matrix
 
     def __len__(self) -> int:
         """Count the rows."""

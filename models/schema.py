@@ -90,6 +90,7 @@ class Schema:
         known = {f.name for f in self.features} | set(self.unused) | {self.target.name}
         object.__setattr__(self, "_known", frozenset(known))
         object.__setattr__(self, "_inputs", frozenset(f.name for f in self.features))
+        object.__setattr__(self, "_numbers_only", all(f.kind != "categorical" for f in self.features))
 
     @property
     def names(self) -> list[str]:
@@ -99,9 +100,14 @@ class Schema:
     def encode_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Encoded:
         """Rows as a base matrix; a value of the wrong type gives its row an error."""
         together = None
-        if isinstance(rows, Columns):
+        if len(rows) < TOGETHER:
+            pass
+        elif isinstance(rows, Columns):
+            matrix = rows.matrix
+            if matrix is not None and self._numbers_only and np.count_nonzero(np.abs(matrix) <= LARGEST) == matrix.size:  # type: ignore[attr-defined]
+                return Encoded(matrix, rows, columns=rows.by_name)
             together = self._encode_columns(rows.by_name, len(rows))
-        elif len(rows) >= TOGETHER:
+        else:
             together = self._encode_together(rows)
         return together or self.encode_each(rows, strict=strict)
 

@@ -106,18 +106,24 @@ class Journal:
 
     def trim(self, confirmed: dict[int, int]) -> None:
         """Unlink the closed segments whose records the log has confirmed, by partition."""
+        for path in self.released(confirmed):
+            path.unlink(missing_ok=True)
+
+    def released(self, confirmed: dict[int, int]) -> list[Path]:
+        """Let go of those segments; whoever asked unlinks them, which takes the time of many requests."""
         done = all(sequence <= confirmed.get(p, 0) for p, sequence in self._sequences.items())
         if done and self._written:
             with contextlib.suppress(OSError):
                 self._rotate()
-        kept = []
+        kept, gone = [], []
         for path, size, highest in self._segments:
             if all(sequence <= confirmed.get(p, 0) for p, sequence in highest.items()):
-                path.unlink(missing_ok=True)
+                gone.append(path)
                 self.bytes -= size
             else:
                 kept.append((path, size, highest))
         self._segments = kept
+        return gone
 
     @property
     def sequences(self) -> dict[int, int]:

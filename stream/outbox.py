@@ -74,7 +74,8 @@ class Outbox:
             word = orjson.loads(line)
             self._confirmed = {int(source.split("/")[1]): n for source, n in word["confirmed"].items()}
             self.sent_rows = sent + word["sent_rows"]
-            self.journal.trim(self._confirmed)
+            for path in self.journal.released(self._confirmed):
+                await asyncio.to_thread(path.unlink, missing_ok=True)  # 32 MiB take 4.5 ms, as long as fifty requests
         return await process.wait()
 
     async def drain(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ def fastapi(port, folder):
     import lightgbm
     import numpy as np
     import uvicorn
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request, Response
     from pydantic import BaseModel
 
     booster = lightgbm.Booster(model_file=str(folder / "model.bst"))
@@ -27,6 +27,11 @@ def fastapi(port, folder):
     @app.post("/predict")
     async def predict(asked: Rows):
         return {"predictions": booster.predict(np.array(asked.rows), num_threads=1).tolist()}
+
+    @app.post("/bytes")
+    async def predict_bytes(request: Request):
+        rows = np.frombuffer(await request.body()).reshape(-1, 15)
+        return Response(booster.predict(rows, num_threads=1).tobytes(), media_type="application/octet-stream")
 
     uvicorn.run(app, port=port, log_level="critical", access_log=False)
 

@@ -7,6 +7,7 @@ or `parameters.association_ids` ties rows to their actuals.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from gateway.errors import ApiError
 from gateway.protocols.native import json_object, moments, texts
 from gateway.protocols.run import Given
 from models.columns import Column, Columns, plain_values
+from models.schema import TOGETHER
+from models.types import Floats
 
 HEADER = "Inference-Header-Content-Length"
 NUMPY = {
@@ -87,12 +90,15 @@ def read(body: bytes, length: str | None, served: Served) -> Read:
         raise ApiError(400, "no_inputs", "inputs must be a list of tensors")
     wanted_outputs(document, served)
     columns: dict[str, Column] = {}
+    matrix: Floats | None = None
     count, at = -1, 0
     for item in inputs:
         name, shape, values, at = tensor(item, rest, at)
         if count not in {-1, shape[0]}:
             raise ApiError(400, "wrong_shape", f"input {name!r} has {shape[0]} rows, the others {count}")
         count = shape[0]
+        if isinstance(values, np.ndarray) and shape[1:] == [len(served.package.schema.features)] and shape[1] > 1:
+            values = matrix = values.reshape(shape)
         found = columns_of(name, shape, values, served)
         if twice := sorted(found.keys() & columns.keys()):
             raise ApiError(400, "duplicate_columns", f"more than one input gives {twice[0]!r}")
@@ -105,7 +111,8 @@ def read(body: bytes, length: str | None, served: Served) -> Read:
         given = plain_values(columns.pop(IDS))
     ids = given if given is not None else parameters.get("association_ids")
     times = parameters.get("timestamps")
-    return Read(document, Columns(columns, count), texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, timeout_of(parameters))
+    matrix = matrix if len(columns) == len(served.package.schema.features) else None
+    return Read(document, Columns(columns, count, matrix), texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, timeout_of(parameters))
 
 
 def timeout_of(parameters: dict[str, Any]) -> int:
@@ -144,8 +151,12 @@ def tensor(item: dict[str, Any], rest: bytes, at: int) -> tuple[str, list[int], 
         values = strings(name, part) if kind == "BYTES" else numbers(name, kind, part)
     else:
         values = flat(item.get("data"))
-        if dict in set(map(type, values)):
+        kinds = set(map(type, values))
+        if dict in kinds:
             raise ApiError(400, "wrong_type", f"the data of input {name!r} must be a list of values")
+        if len(shape) > 1 and len(values) >= TOGETHER * shape[1] and kind.startswith("FP") and kinds <= {float, int}:
+            with contextlib.suppress(OverflowError):
+                values = np.array(values, dtype=np.float64)
     if len(values) != count:
         raise ApiError(400, "wrong_length", f"input {name!r} has {len(values)} values, its shape {shape} wants {count}")
     return name, shape, values, at
@@ -160,7 +171,8 @@ def numbers(name: str, kind: str, data: bytes) -> Column:
     if kind == "BOOL" or (width == WIDEST and not kind.startswith("FP") and len(found) and (found.max() > EXACT or found.min() < -EXACT)):
         plain: list[Any] = found.tolist()
         return plain
-    return found.astype(np.float64)
+    values = found.astype(np.float64)
+    return values if len(values) >= TOGETHER else plain_values(values)
 
 
 def strings(name: str, data: bytes) -> list[str]:
@@ -203,8 +215,8 @@ def columns_of(name: str, shape: list[int], values: Column, served: Served) -> d
         return {name: values}
     if len(shape) == 2 and shape[1] == len(schema.features):  # noqa: PLR2004
         width = shape[1]
-        of = [values[k::width] for k in range(width)]
-        return {feature.name: one.copy() if isinstance(one, np.ndarray) else one for feature, one in zip(schema.features, of, strict=True)}
+        of = list(values.T.copy()) if isinstance(values, np.ndarray) else [values[k::width] for k in range(width)]
+        return dict(zip(schema.names, of, strict=True))
     raise ApiError(400, "wrong_shape", f"input {name!r} has shape {shape}: send [n] or [n, 1] a feature, or one [n, {len(schema.features)}]")
 
 
