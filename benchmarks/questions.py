@@ -32,6 +32,7 @@ ROW = """'d' AS deployment, 1 AS deployment_version, toString(number) AS associa
     toFloat32(100 + rand() % 900) AS latency_us, concat('made.0.', toString(number), '.0') AS event_id"""
 FROM = """FROM (SELECT number, toDateTime64('2026-01-01', 6, 'UTC') + toIntervalMicrosecond(number * {step}) AS at, randNormal(0, 1) AS x, 1 / (1 + exp(-x)) AS p FROM numbers({first}, {count}))"""
 NAMES = "deployment, deployment_version, association_id, request_id, occurred_at, recorded_at, model_id, role, replay_id, features_num, predicted_value, predicted_class, probabilities, latency_us, event_id"
+LAST = "2026-01-28"  # its last three days are the last million rows
 MONTH = {"from": "2026-01-01", "to": "2026-01-31", "bucket": "1d"}
 
 
@@ -49,6 +50,8 @@ def fill(system: System, bins: int) -> None:
             f"INSERT INTO outcomes_log ({NAMES}, actual_class, actual_value, actual_at, actual_received_at, actual_event_id, retracted, rank) SELECT {row}, if(randUniform(0, 1) < p, '1', '0'), NULL, at, at, event_id, false, 1 {FROM.format(step=step, first=first, count=PIECE)}",
             whole,
         )
+    while int(log.rows("SELECT count() AS n FROM system.merges")[0]["n"]):  # a month that has come row by row has been merged long since
+        time.sleep(0.5)
     log.command(f"INSERT INTO drift_log SELECT 0, 'd', '{model}', toDateTime('2026-01-01', 'UTC') + number * 60, arrayMap(k -> rand(k + number) % 40, range({bins})), '', 1 FROM numbers({MINUTES})", whole)
 
 
@@ -87,7 +90,8 @@ def main() -> None:
                 "data quality": lambda: system.api.get(f"{d}/data-quality", **MONTH),
                 "predictions by day, in SQL": lambda: system.sql(over_time),
                 "service health by day": lambda: system.api.get(f"{d}/service-health", **MONTH),
-                "accuracy of a million outcomes": lambda: system.api.get(f"{d}/accuracy", **MONTH),
+                "accuracy of a million outcomes": lambda: system.api.get(f"{d}/accuracy", **{**MONTH, "from": LAST}),
+                "accuracy of the month, a million of its outcomes known": lambda: system.api.get(f"{d}/accuracy", **MONTH),
                 "the deployment's page": lambda: system.api.text("/deployments/d"),
             }
             for name, ask in questions.items():
@@ -97,7 +101,7 @@ def main() -> None:
                     answer = ask()
                     took.append(time.perf_counter() - begun)
                 found[name] = {"first_seconds": round(took[0], 3), "seconds": round(statistics.median(took[1:]), 3)}
-                if name.startswith("accuracy"):
+                if name.startswith("accuracy of a"):
                     found["matched"], found["metrics"] = answer["totals"]["matched"], len(answer["totals"]["metrics"])
                 print(name, found[name], flush=True)
         finally:

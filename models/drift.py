@@ -13,6 +13,7 @@ from models.types import Floats, Ints, Status
 
 WARNING = 0.10
 FAILING = 0.25
+IMPORTANT = 0.5  # importance, of which 1 is the strongest input
 DRAWS = 5000
 LEAST_ROWS = 100
 STEPS, TINY = 10, 1e-3  # of the grid of shares: steps in a factor of e; rows in a bin that nobody fell into
@@ -105,6 +106,19 @@ def status_of(value: float, reference: Ints, production: Ints, features: int, *,
     if value >= most_null(len(reference), int(np.sum(reference)), int(np.sum(production)), features):
         return by_size
     return by_size if value >= null_quantile(reference, production, features) else "passing"
+
+
+def quadrant_of(status: Status, importance: float | None) -> str | None:
+    """Where an input stands in the plane of drift and importance; None where either is unknown."""
+    if status == "unknown" or importance is None:
+        return None
+    return f"{'important' if importance >= IMPORTANT else 'minor'}_{'steady' if status == 'passing' else 'drifted'}"
+
+
+def weighed(statuses: list[tuple[Status, float | None]]) -> Status:
+    """The worst of inputs' statuses, where one that is not important counts a step less."""
+    less: dict[Status, Status] = {"failing": "warning", "warning": "passing"}
+    return worst([status if importance is not None and importance >= IMPORTANT else less.get(status, status) for status, importance in statuses])
 
 
 def worst(statuses: list[Status]) -> Status:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from models.ranking import area_under_roc, average_precision, kolmogorov_smirnov, ranking
 from models.types import Floats, Ints, TaskType
 
 EPS = 1e-15
@@ -64,33 +65,9 @@ def log_loss(y: Ints, p: Floats, w: Weights = None) -> float:
     return mean(-np.log(np.clip(chosen, EPS, 1.0)), w)
 
 
-def accuracy(y: Ints, p: Floats, w: Weights = None) -> float:
-    """Share of rows whose most probable class is right."""
-    return mean(decide(p) == y, w)
-
-
 def auc_of(positive: Any, score: Floats, w: Weights = None) -> float:
-    """Area under the ROC curve by ranks, ties averaged (Mann-Whitney); NaN with one class."""
-    positive = np.asarray(positive, dtype=bool)
-    if w is not None:
-        return _weighted_auc(positive, score, w)
-    n1 = int(positive.sum())
-    n0 = len(positive) - n1
-    if not n1 or not n0:
-        return NAN
-    values, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    del values
-    ranks = np.cumsum(counts) - (counts - 1) / 2.0
-    return float((ranks[inverse][positive].sum() - n1 * (n1 + 1) / 2.0) / (n1 * n0))
-
-
-def _weighted_auc(positive: Any, score: Floats, w: Floats) -> float:
-    """The share of weighted pairs that are in order, ties counting half."""
-    values, inverse = np.unique(score, return_inverse=True)
-    ones = np.bincount(inverse, weights=np.where(positive, w, 0.0), minlength=len(values))
-    zeros = np.bincount(inverse, weights=np.where(positive, 0.0, w), minlength=len(values))
-    pairs = ones.sum() * zeros.sum()
-    return float(np.sum(ones * (np.cumsum(zeros) - zeros / 2)) / pairs) if pairs > 0 else NAN
+    """Area under the ROC curve, ties counting half; NaN with one class."""
+    return area_under_roc(ranking(positive, score, w))
 
 
 def roc_auc(y: Ints, p: Floats, w: Weights = None) -> float:
@@ -110,40 +87,38 @@ def _by_share(y: Ints, p: Floats, w: Weights, one: Callable[[int], float]) -> fl
     return total / weight if weight else NAN
 
 
-def average_precision(positive: Any, score: Floats, w: Weights = None) -> float:
-    """Area under the precision-recall steps (average precision)."""
-    hit = np.asarray(positive, dtype=bool) * (1.0 if w is None else w)
-    total = float(hit.sum())
-    if not total:
-        return NAN
-    order = np.argsort(-score, kind="stable")
-    hits, ordered = np.cumsum(hit[order]), score[order]
-    taken = np.arange(1.0, len(score) + 1) if w is None else np.cumsum(w[order])
-    last = np.append(np.nonzero(np.diff(ordered))[0], len(ordered) - 1)
-    precision = np.divide(hits[last], taken[last], out=np.zeros(len(last)), where=taken[last] > 0)
-    recall = hits[last] / total
-    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * precision))
-
-
 def pr_auc(y: Ints, p: Floats, w: Weights = None) -> float:
     """Average precision; several classes one-vs-rest, weighted by their share."""
     if p.shape[1] == 2:  # noqa: PLR2004
-        return average_precision(y == 1, p[:, 1], w)
-    return _by_share(y, p, w, lambda k: average_precision(y == k, p[:, k], w))
+        return average_precision(ranking(y == 1, p[:, 1], w))
+    return _by_share(y, p, w, lambda k: average_precision(ranking(y == k, p[:, k], w)))
 
 
-def _confusion(y: Ints, p: Floats, w: Weights) -> Floats:
-    size = p.shape[1]
-    keep = y >= 0
-    cells = np.bincount(y[keep] * size + decide(p)[keep], weights=part(w, keep), minlength=size * size)
-    return cells.reshape(size, size).astype(np.float64)
+@dataclass(frozen=True)
+class Decisions:
+    """Rows by class and decision: (K, K) actual by decided; what was decided (unseen classes included); rows or their weights."""
+
+    table: Floats
+    decided: Floats
+    rows: float
+
+    @property
+    def hits(self) -> Floats:
+        """What was right, by class."""
+        return np.diag(self.table)
+
+    @property
+    def support(self) -> Floats:
+        """What there was, by class."""
+        return np.asarray(self.table.sum(axis=1))
 
 
-def _per_class(y: Ints, p: Floats, w: Weights) -> tuple[Floats, Floats, Floats]:
-    """By class: what was right, what was predicted (unseen classes included), what there was."""
-    table = _confusion(y, p, w)
-    predicted = np.bincount(decide(p), weights=w, minlength=p.shape[1]).astype(np.float64)
-    return np.diag(table), predicted, table.sum(axis=1)
+def decisions(y: Ints, chosen: Ints, size: int, w: Weights = None) -> Decisions:
+    """Count what was decided of `size` classes against what came."""
+    keep = slice(None) if not len(y) or y.min() >= 0 else y >= 0
+    cells = np.bincount(y[keep] * size + chosen[keep], weights=part(w, keep), minlength=size * size)
+    decided = np.bincount(chosen, weights=w, minlength=size)
+    return Decisions(cells.reshape(size, size).astype(np.float64), decided.astype(np.float64), float(len(y) if w is None else w.sum()))
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:
@@ -157,37 +132,52 @@ def _macro(values: Floats, support: Floats) -> float:
     return float(np.mean(values[present])) if present.any() else NAN
 
 
-def precision(y: Ints, p: Floats, w: Weights = None) -> float:
+def accuracy_of(d: Decisions) -> float:
+    """Share of rows whose decision is right."""
+    return float(d.hits.sum() / d.rows) if d.rows else NAN
+
+
+def precision_of(d: Decisions) -> float:
     """Precision of the positive class; several classes: mean over those present."""
-    hit, predicted, support = _per_class(y, p, w)
-    return _macro(_ratio(hit, predicted), support)
+    return _macro(_ratio(d.hits, d.decided), d.support)
 
 
-def recall(y: Ints, p: Floats, w: Weights = None) -> float:
+def recall_of(d: Decisions) -> float:
     """Recall of the positive class; several classes: mean over those present."""
-    hit, _, support = _per_class(y, p, w)
-    return _macro(_ratio(hit, support), support)
+    return _macro(_ratio(d.hits, d.support), d.support)
 
 
-def f1(y: Ints, p: Floats, w: Weights = None) -> float:
+def f1_of(d: Decisions) -> float:
     """Harmonic mean of precision and recall; several classes: mean over those present."""
-    hit, predicted, support = _per_class(y, p, w)
-    return _macro(_ratio(2 * hit, predicted + support), support)
+    return _macro(_ratio(2 * d.hits, d.decided + d.support), d.support)
 
 
-def balanced_accuracy(y: Ints, p: Floats, w: Weights = None) -> float:
+def balanced_accuracy_of(d: Decisions) -> float:
     """Mean recall over the classes present."""
-    hit, _, support = _per_class(y, p, w)
-    present = support > 0
-    return float(np.mean(_ratio(hit, support)[present])) if present.any() else NAN
+    present = d.support > 0
+    return float(np.mean(_ratio(d.hits, d.support)[present])) if present.any() else NAN
 
 
-def mcc(y: Ints, p: Floats, w: Weights = None) -> float:
+def mcc_of(d: Decisions) -> float:
     """Matthews correlation coefficient, for any number of classes (Gorodkin 2004)."""
-    table = _confusion(y, p, w)
-    t, q, n, c = table.sum(axis=1), table.sum(axis=0), table.sum(), np.trace(table)
+    t, q, n, c = d.support, d.table.sum(axis=0), d.table.sum(), d.hits.sum()
     below = np.sqrt((n * n - q @ q) * (n * n - t @ t))
     return float((c * n - t @ q) / below) if below > 0 else 0.0
+
+
+OF_DECISIONS: dict[str, Callable[[Decisions], float]] = {
+    "accuracy": accuracy_of,
+    "balanced_accuracy": balanced_accuracy_of,
+    "f1": f1_of,
+    "precision": precision_of,
+    "recall": recall_of,
+    "mcc": mcc_of,
+}
+
+
+def deciding(name: str) -> Callable[..., float]:
+    """A metric of decisions as a function of outcomes and probabilities."""
+    return lambda y, p, w=None: OF_DECISIONS[name](decisions(y, decide(p), p.shape[1], w))
 
 
 def brier(y: Ints, p: Floats, w: Weights = None) -> float:
@@ -220,19 +210,15 @@ def gini_norm(y: Ints, p: Floats, w: Weights = None) -> float:
 def ks(y: Ints, p: Floats, w: Weights = None) -> float:
     """Largest distance between the score distributions of the two classes."""
     if p.shape[1] != 2:  # noqa: PLR2004
-        return _by_share(y, p, w, lambda k: _ks(y == k, p[:, k], w))
-    return _ks(y == 1, p[:, 1], w)
+        return _by_share(y, p, w, lambda k: kolmogorov_smirnov(ranking(y == k, p[:, k], w)))
+    return kolmogorov_smirnov(ranking(y == 1, p[:, 1], w))
 
 
-def _ks(positive: Any, score: Floats, w: Weights) -> float:
-    each = np.ones(len(score)) if w is None else w
-    order = np.argsort(score, kind="stable")
-    ordered, label, each = score[order], np.asarray(positive)[order], each[order]
-    n1, n0 = float(each[label].sum()), float(each[~label].sum())
-    if not n1 or not n0:
-        return NAN
-    last = np.append(np.nonzero(np.diff(ordered))[0], len(ordered) - 1)
-    return float(np.max(np.abs(np.cumsum(each * label)[last] / n1 - np.cumsum(each * ~label)[last] / n0)))
+def of_ranking(y: Ints, p: Floats, w: Weights) -> dict[str, float]:
+    """What is known of two classes once their scores are ranked."""
+    found = ranking(y == 1, p[:, 1], w)
+    auc = area_under_roc(found)
+    return {"roc_auc": auc, "gini_norm": 2 * auc - 1, "pr_auc": average_precision(found), "ks": kolmogorov_smirnov(found)}
 
 
 def rmse(y: Floats, p: Floats, w: Weights = None) -> float:
@@ -293,14 +279,14 @@ CLASSIFICATION = {
     m.name: m
     for m in (
         Metric("log_loss", False, log_loss),
-        Metric("accuracy", True, accuracy),
-        Metric("balanced_accuracy", True, balanced_accuracy),
+        Metric("accuracy", True, deciding("accuracy")),
+        Metric("balanced_accuracy", True, deciding("balanced_accuracy")),
         Metric("roc_auc", True, roc_auc),
         Metric("pr_auc", True, pr_auc),
-        Metric("f1", True, f1),
-        Metric("precision", True, precision),
-        Metric("recall", True, recall),
-        Metric("mcc", True, mcc),
+        Metric("f1", True, deciding("f1")),
+        Metric("precision", True, deciding("precision")),
+        Metric("recall", True, deciding("recall")),
+        Metric("mcc", True, deciding("mcc")),
         Metric("brier", False, brier),
         Metric("ece", False, ece),
         Metric("gini_norm", True, gini_norm),
@@ -333,18 +319,17 @@ def default_metric(task: TaskType) -> str:
     return "rmse" if task == "regression" else "log_loss"
 
 
-DECIDED = frozenset({"accuracy", "balanced_accuracy", "f1", "precision", "recall", "mcc"})
-
-
 def score_all(task: TaskType, y: Any, p: Floats, chosen: Ints | None = None, w: Weights = None) -> dict[str, float]:
     """Every metric of the task; NaN where it is not defined on these rows.
 
     `chosen` are the classes that were served, where a threshold or a rule decided otherwise than the
     greatest probability: metrics of decisions are of those.
     """
-    served = p
-    if chosen is not None and task != "regression":
-        served = np.zeros_like(p)
-        served[np.arange(len(p)), chosen] = 1.0
     with np.errstate(all="ignore"):
-        return {name: metric.function(y, served if name in DECIDED else p, w) for name, metric in metrics_of(task).items()}
+        known: dict[str, float] = {}
+        if task != "regression":
+            made = decisions(y, decide(p) if chosen is None else chosen, p.shape[1], w)
+            known = {name: function(made) for name, function in OF_DECISIONS.items()}
+            if p.shape[1] == 2:  # noqa: PLR2004
+                known |= of_ranking(y, p, w)
+        return {name: known[name] if name in known else metric.function(y, p, w) for name, metric in metrics_of(task).items()}

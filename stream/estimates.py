@@ -20,8 +20,8 @@ from stream.rows import base_of, logged
 MOST_CLASSES, MOST_VALUES = 1_000_000, 200_000  # rows that are read; of more, every k-th by the hash of its id
 
 
-def estimate_answer(log: EventLog, registry: Registry, window: Window, rows: queries.Scored, count: int) -> dict[str, Any] | None:
-    """Expected metrics of the `count` rows of a window, and of the matched ones (`rows`) beside what became true of them."""
+def estimate_answer(log: EventLog, registry: Registry, window: Window, rows: queries.Scored, realised: dict[str, float], count: int) -> dict[str, Any] | None:
+    """Expected metrics of the `count` rows of a window, and of the matched ones (`rows`) beside what became true of them (`realised`)."""
     if rows.task == "regression":
         return values_estimate(log, registry, window, count)
     sql = f"SELECT probabilities FROM predictions WHERE {sampled(window, count, MOST_CLASSES)} AND length(probabilities) = {rows.p.shape[1]}"
@@ -30,7 +30,7 @@ def estimate_answer(log: EventLog, registry: Registry, window: Window, rows: que
         return None
     flat = pc.list_flatten(table.column("probabilities").combine_chunks()).to_numpy(zero_copy_only=False)
     everything = estimated(np.asarray(flat, dtype=np.float64).reshape(-1, rows.p.shape[1]))
-    past = beside(estimated(rows.p), rows.metrics(slice(None)) if len(rows.y) else {})
+    past = beside(estimated(rows.p), realised if len(rows.y) else {})
     return {"method": "CBPE", "rows": table.num_rows, "metrics": queries.finite(everything), "on_matched_rows": past, "assumes": "calibrated probabilities and an unchanged P(y | x)", "sql": sql}
 
 

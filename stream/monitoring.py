@@ -80,6 +80,7 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
         "buckets": buckets,
         "unused": list(package.schema.unused),
         "status": distances.worst([p["status"] for p in parts]),
+        "weighed_status": distances.weighed([(p["status"], p["importance"]) for p in features]),
         "sql": sql,
     }
 
@@ -111,7 +112,7 @@ def variables(baseline: Baseline, counts: Any, importance: dict[str, float], loo
         reference, production = bins.merged(bins.reference), bins.merged(found)
         value = distances.psi(reference, production) if production.sum() and reference.sum() else None
         status: Status = distances.status_of(value, reference, production, size, warning=look.warning, failing=look.failing) if value is not None else "unknown"
-        out.append({"name": bins.name, "psi": value, "status": status, "importance": importance.get(bins.name), "rows": int(production.sum())})
+        out.append({"name": bins.name, "psi": value, "status": status, "importance": importance.get(bins.name), "quadrant": distances.quadrant_of(status, importance.get(bins.name)), "rows": int(production.sum())})
     return out
 
 
@@ -156,7 +157,8 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     roles = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
     sql, table = queries.outcome_rows(log, window, roles=roles)
     rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
-    values = queries.finite(rows.metrics(slice(None)))
+    realised = rows.metrics(slice(None))
+    values = queries.finite(realised)
     blocks = block_values(rows) if len(rows.y) >= LEAST_MATCHED else {}
     baseline = package.metadata["metrics"]
     metrics = {}
@@ -165,7 +167,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     main = package.metadata["metric"]
     worth = worths(rows, deployment.settings.get("payoff"))
     whole = queries.count_rows(log, window, roles=roles)
-    guess = estimate_answer(log, registry, window, rows, whole) if whole_story and not window.model_id else None
+    guess = estimate_answer(log, registry, window, rows, realised, whole) if whole_story and not window.model_id else None
     counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None}
     if whole_story and window.as_of is None:
         counts["label_delay_seconds"] = queries.label_delay(log, window, roles=roles)

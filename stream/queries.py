@@ -68,18 +68,19 @@ def service_health(log: EventLog, window: Window) -> dict[str, Any]:
     FROM predictions WHERE {window.where(times="recorded_at")} AND role = 'champion' GROUP BY at, request_id"""
     figures = """uniqExact(request_id) AS requests, sum(rows) AS rows,
     arrayMap(x -> round(x, 1), quantilesExact(0.5, 0.9, 0.95, 0.99)(latency)) AS latency_us, uniqExact(consumer) AS consumers"""
-    sql = f"SELECT at, {figures}\nFROM ({requests})\nGROUP BY at ORDER BY at"
-    whole = f"SELECT {figures}\nFROM ({requests})"  # not WITH TOTALS: chDB 26.9 garbles its JSON where there are no rows
+    sql = f"SELECT at, grouping(at) AS whole, {figures}\nFROM ({requests})\nGROUP BY GROUPING SETS ((at), ()) ORDER BY at"  # not WITH TOTALS: chDB 26.9 garbles its JSON where there are no rows
     plain = Window(window.deployment, window.start, window.end, window.bucket, as_of=window.as_of)  # a refused request has no inputs
     refused = f"""SELECT {plain.bucketed("recorded_at")} AS at, countIf(status >= 400 AND status < 500) AS user_errors, countIf(status >= 500) AS server_errors
 FROM refusals WHERE {plain.where(times="recorded_at")} GROUP BY at ORDER BY at"""
     errors = {row["at"]: row for row in log.rows(refused)}
-    buckets = {row["at"]: row for row in log.rows(sql)}
+    found = log.rows(sql)
+    buckets = {row["at"]: row for row in found if not row["whole"]}
+    nothing: dict[str, Any] = {"requests": 0, "rows": 0, "latency_us": [None] * 4, "consumers": 0}
     out = []
     for at in sorted(set(buckets) | set(errors)):
-        row = buckets.get(at, {"requests": 0, "rows": 0, "latency_us": [None] * 4, "consumers": 0})
+        row = buckets.get(at, nothing)
         out.append({"at": iso(at), **_health(row), **_errors(errors.get(at), row["requests"])})
-    total = log.rows(whole)[0]
+    total = next((row for row in found if row["whole"]), nothing)
     every = {"user_errors": sum(e["user_errors"] for e in errors.values()), "server_errors": sum(e["server_errors"] for e in errors.values())}
     peak = f"SELECT toUnixTimestamp(toStartOfMinute(recorded_at)) AS at, uniqExact(request_id) AS requests FROM predictions WHERE {window.where(times='recorded_at')} AND role = 'champion' GROUP BY at ORDER BY requests DESC, at LIMIT 1"
     busiest = next(iter(log.rows(peak)), None)
@@ -88,7 +89,7 @@ FROM refusals WHERE {plain.where(times="recorded_at")} GROUP BY at ORDER BY at""
         status = "unknown"
     else:
         status = "failing" if totals["server_error_rate"] >= 0.01 else "warning" if totals["server_error_rate"] > 0 or totals["user_error_rate"] >= 0.05 else "passing"  # noqa: PLR2004
-    return {"buckets": out, "totals": totals, "status": status, "sql": {"requests": sql, "totals": whole, "errors": refused, "peak": peak}}
+    return {"buckets": out, "totals": totals, "status": status, "sql": {"requests": sql, "errors": refused, "peak": peak}}
 
 
 def _health(row: dict[str, Any]) -> dict[str, Any]:

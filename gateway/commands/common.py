@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -16,6 +17,8 @@ from gateway.client import Client
 from stream.settings import Settings, read_settings
 
 out = Console(highlight=False)
+BLOCKS = "▁▂▃▄▅▆▇█"
+ONLY_SQL = "champion.only_sql"
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
 
 
@@ -66,6 +69,43 @@ def cell(name: str, value: Any) -> str:
     return str(value)
 
 
+def spark(values: Iterable[float | None]) -> str:
+    """Values over time as a line of blocks, from 0 or the least to the greatest; a gap where there is none.
+
+    >>> spark([0.0, 1.0, None, 7.0])
+    '▁▂ █'
+    """
+    shown = list(values)
+    known = [v for v in shown if v is not None]
+    low, high = min([0.0, *known]), max(known, default=0.0)
+    steps = len(BLOCKS) - 1
+    return "".join(" " if v is None else BLOCKS[round((v - low) / (high - low) * steps) if high > low else 0] for v in shown)
+
+
+def bar(value: float | None, most: float = 1.0, width: int = 20) -> str:
+    """A share of `most` as a bar; empty where there is none."""
+    return "" if value is None or most <= 0 else "█" * round(min(max(value / most, 0.0), 1.0) * width)
+
+
+def selects(answer: Any) -> Iterator[str]:
+    """The SELECTs behind an answer, each once, in its order."""
+    seen: set[str] = set()
+
+    def walk(part: Any, name: str) -> Iterator[str]:
+        if isinstance(part, str):
+            if (name == "sql" or name.endswith("_sql")) and part and part not in seen:
+                seen.add(part)
+                yield part
+        elif isinstance(part, dict):
+            for key, value in part.items():
+                yield from walk(value, name if name == "sql" else key)
+        elif isinstance(part, list):
+            for value in part:
+                yield from walk(value, name)
+
+    yield from walk(answer, "")
+
+
 def follow(api: Client, project_id: str, *, quiet: bool = False) -> dict[str, Any]:
     """Show a project's progress until it is over."""
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=out, disable=quiet, transient=False)
@@ -109,6 +149,21 @@ def wait_for_job(api: Client, deployment: str, job_id: str, quiet: bool) -> dict
             time.sleep(0.3)
 
 
+def only_sql(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Remember that only the SELECTs are wanted."""
+    context.meta[ONLY_SQL] = value
+
+
+def of_window(deployment: str, what: str, start: str, end: str, bucket: str, segment: str, at: str, model: str = "", **more: str) -> Any:
+    """An answer about a deployment's window; with --sql its SELECTs are printed, and that is all."""
+    answer = client().call("GET", f"/v1/deployments/{deployment}/{what}", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model, **more})
+    context = click.get_current_context()
+    if context.meta.get(ONLY_SQL):
+        click.echo(";\n\n".join(selects(answer)) + ";")
+        context.exit()
+    return answer
+
+
 def window_options(command: Any) -> Any:
     """--from, --to, --bucket, --segment and --at."""
     for option in (
@@ -117,6 +172,7 @@ def window_options(command: Any) -> Any:
         click.option("--bucket", default="1d"),
         click.option("--segment", default="", help="Of these rows only: carrier=UA, distance>=1000, consumer=mobile, sql:EXPRESSION."),
         click.option("--at", default="", help="As it was known at this time."),
+        click.option("--sql", is_flag=True, expose_value=False, callback=only_sql, help="The SELECTs that give these numbers, and nothing else."),
     ):
         command = option(command)
     return command

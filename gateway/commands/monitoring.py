@@ -9,12 +9,29 @@ import click
 import orjson
 
 from gateway.client import Refusal
-from gateway.commands.common import AS_JSON, client, out, show, wait_for_job, window_options
+from gateway.commands.common import AS_JSON, bar, client, of_window, out, show, spark, wait_for_job, window_options
 
 
-def of_window(deployment: str, what: str, start: str, end: str, bucket: str, segment: str, at: str, model: str = "", **more: str) -> Any:
-    """An answer about a deployment's window."""
-    return client().call("GET", f"/v1/deployments/{deployment}/{what}", query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at, "model_id": model, **more})
+@click.command()
+@click.argument("deployment")
+@window_options
+@AS_JSON
+def health(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, as_json: bool) -> None:
+    """Show requests, rows, errors and latency by arrival time.
+
+    Example: champion health flights --bucket 1h
+    """
+    found = of_window(deployment, "service-health", start, end, bucket, segment, at)
+    if as_json:
+        show(found, as_json)
+        return
+    buckets = found["buckets"]
+    lines = {"requests": [b["requests"] for b in buckets], "rows": [b["rows"] for b in buckets], "refused for the caller's fault": [b["user_errors"] for b in buckets], "refused for ours": [b["server_errors"] for b in buckets]}
+    totals = found["totals"]
+    whole = {"requests": totals["requests"], "rows": totals["rows"], "refused for the caller's fault": totals["user_errors"], "refused for ours": totals["server_errors"]}
+    for q, value in totals["latency_us"].items():
+        lines[f"{q}, ms"], whole[f"{q}, ms"] = [None if b["latency_us"][q] is None else b["latency_us"][q] / 1000 for b in buckets], None if value is None else value / 1000
+    show([{"": name, "whole": whole[name], "over time": spark(values)} for name, values in lines.items()], as_json, title=f"{deployment}: {found['status']}, {totals['consumers']} consumers")
 
 
 @click.command()
@@ -32,7 +49,10 @@ def drift(deployment: str, reference: str, bins: str, warning: str, failing: str
     """
     found = of_window(deployment, "drift", start, end, bucket, segment, at, reference=reference, bins=bins, warning=warning, failing=failing)
     rows = [*found["totals"]["features"], found["totals"]["prediction"]]
-    show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}", columns=["name", "psi", "status", "importance", "rows"])
+    if not as_json:
+        for row in rows:
+            row["over time"] = spark([bucket["features"].get(row["name"]) if row["name"] in bucket["features"] else bucket["prediction"] for bucket in found["buckets"]])
+    show(found if as_json else rows, as_json, title=f"{deployment}: {found['status']}, weighed by importance {found['weighed_status']}", columns=["name", "psi", "status", "importance", "quadrant", "rows", "over time"])
     if found["totals"]["texts"] and not as_json:
         show([{"text": t["name"], "status": t["status"], "rows": t["rows"], "length PSI": t["length"]["psi"], "unknown words PSI": t["unknown_words"]["psi"], "unknown words": t["unknown_words"]["mean"]} for t in found["totals"]["texts"]], as_json)
     if (moved := [u for u in found["totals"]["unread"] if u["status"] != "passing"]) and not as_json:
@@ -124,7 +144,7 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
         show(found, as_json=True)
         return
     totals = found["totals"]
-    rows = [{"metric": name, **m} for name, m in totals["metrics"].items()]
+    rows = [{"metric": name, **m, "over time": spark(b["metrics"][name] for b in found["buckets"])} for name, m in totals["metrics"].items()]
     show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting")
     if (parts := found["by_class"]) is not None:
         show(parts["classes"], as_json, title="class by class")
@@ -153,10 +173,10 @@ def compare(deployment: str, file: Path | None, replay_id: str, start: str, end:
         show(found, as_json)
         return
     for one in found["challengers"]:
-        rows = [{"metric": name, **values} for name, values in one["metrics"].items()]
+        rows = [{"metric": name, **values, "95 %": interval_line(values.get("interval"))} for name, values in one["metrics"].items()]
         if one["payoff"]:
             rows.append({"metric": "payoff a row", **{k: one["payoff"][k]["per_row"] for k in ("champion", "challenger")}, "difference": one["payoff"]["gain"]["per_row"], "interval": one["payoff"].get("interval_per_row"), "better": one["payoff"].get("better")})
-        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "interval", "better"])
+        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "interval", "better", "95 %"])
 
 
 @click.command()
@@ -177,7 +197,7 @@ def disagree(deployment: str, model_id: str, limit: int, start: str, end: str, b
     totals = found["totals"]
     other = "" if totals["rate"] is None else f", another class in {totals['rate']:.1%}"
     title = f"{deployment}: {totals['rows']:,} rows scored by both" + (f", {totals['mean']:.4g} apart on average{other}" if totals["rows"] else "")
-    show([{"input": i["name"], "explains": i["explains"], "most": brief_group(i["groups"][:1]), "least": brief_group(i["groups"][1:][-1:])} for i in found["inputs"]], as_json, title=title)
+    show([{"input": i["name"], "explains": i["explains"], "": bar(i["explains"]), "most": brief_group(i["groups"][:1]), "least": brief_group(i["groups"][1:][-1:])} for i in found["inputs"]], as_json, title=title)
     show([{k: row[k] for k in ("at", "association_id", "difference", "champion_class", "champion_value", "challenger_class", "challenger_value")} for row in found["rows"]], as_json)
 
 
@@ -194,7 +214,21 @@ def explain(deployment: str, share: float | None, start: str, end: str, bucket: 
     if share is not None:
         client().call("PATCH", f"/v1/deployments/{deployment}", {"explain": share or None})
     found = of_window(deployment, "explanations", start, end, bucket, segment, at)
-    show(found if as_json else found["inputs"], as_json, title=f"{deployment}: {found['rows']:,} explained rows, effects in {found['scale'].replace('_', ' ')}")
+    most = max((i["size"] for i in found["inputs"]), default=0.0)
+    show(found if as_json else [{**i, "": bar(i["size"], most)} for i in found["inputs"]], as_json, title=f"{deployment}: {found['rows']:,} explained rows, effects in {found['scale'].replace('_', ' ')}")
+
+
+def interval_line(interval: list[float] | None, width: int = 21) -> str:
+    """An interval around zero as a line, zero in its middle.
+
+    >>> interval_line([-1.0, 0.5], 9)
+    '────┼──  '
+    """
+    if not interval or not any(interval):
+        return ""
+    half, most = width // 2, max(map(abs, interval))
+    low, high = (round(half + end / most * half) for end in interval)
+    return "".join("┼" if k == half and low <= k <= high else "│" if k == half else "─" if low <= k <= high else " " for k in range(width))
 
 
 def brief_group(groups: list[dict[str, Any]]) -> str:
@@ -221,8 +255,9 @@ def metrics(deployment: str, name: str, value: str, over: str, where: str, remov
         api.call("PUT", f"{path}/{name}", {"value": value, "over": over, **({"where": where} if where else {})})
     elif remove:
         api.call("DELETE", f"{path}/{remove}")
-    found = api.call("GET", path, query={"from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at})
-    show(found if as_json else found["items"], as_json, columns=None if as_json else ["name", "over", "value", "rows"])
+    found = of_window(deployment, "custom-metrics", start, end, bucket, segment, at)
+    rows = [{**one, "over time": spark(b["value"] for b in one["buckets"])} for one in found["items"]]
+    show(found if as_json else rows, as_json, columns=None if as_json else ["name", "over", "value", "rows", "over time"])
 
 
 @click.command()
@@ -236,7 +271,6 @@ def fairness(deployment: str, by: str, favorable: str, start: str, end: str, buc
 
     Example: champion fairness loans --by gender --favorable granted
     """
-    query = {"by": by, "favorable": favorable, "from": start, "to": end, "bucket": bucket, "segment": segment, "as_of": at}
-    found = client().call("GET", f"/v1/deployments/{deployment}/fairness", query=query)
-    rows = [{"metric": name, **row} for name, shares in found["metrics"].items() for row in shares]
-    show(found if as_json else rows, as_json, title=f"{deployment} by {by}: {found['status']}", columns=["metric", "group", "value", "ratio", "of", "status"])
+    found = of_window(deployment, "fairness", start, end, bucket, segment, at, by=by, favorable=favorable)
+    rows = [{"metric": name, **row, "beside the best": bar(row["ratio"])} for name, shares in found["metrics"].items() for row in shares]
+    show(found if as_json else rows, as_json, title=f"{deployment} by {by}: {found['status']}", columns=["metric", "group", "value", "ratio", "of", "status", "beside the best"])

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from models.drift import IMPORTANT
+
 INK, CHAMPION, FAINT = "#1f2933", "#0b6e4f", "#b8c1cc"
 OTHERS = ("#d1495b", "#3066be", "#e09f3e", "#7768ae", "#00798c")
 STATUS = {"passing": "#0b6e4f", "warning": "#e09f3e", "failing": "#d1495b", "unknown": "#b8c1cc"}
@@ -54,7 +56,7 @@ def predictions(rows: list[dict[str, Any]], matched: list[dict[str, Any]]) -> st
 
 
 def drift_scatter(drift: dict[str, Any]) -> str:
-    """Each input by importance and PSI, coloured by status; the two thresholds as lines."""
+    """Each input by importance and PSI, coloured by status; the thresholds as lines: four quadrants."""
     features = [f for f in drift["totals"]["features"] if f["psi"] is not None]
     data = []
     for status, colour in STATUS.items():
@@ -73,7 +75,8 @@ def drift_scatter(drift: dict[str, Any]) -> str:
                     "marker": {"color": colour, "size": 10},
                 }
             )
-    shapes = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": c, "dash": "dot", "width": 1}} for y, c in ((0.10, STATUS["warning"]), (0.25, STATUS["failing"]))]
+    shapes = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": c, "dash": "dot", "width": 1}} for y, c in ((drift["thresholds"]["warning"], STATUS["warning"]), (drift["thresholds"]["failing"], STATUS["failing"]))]
+    shapes.append({"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": IMPORTANT, "x1": IMPORTANT, "line": {"color": FAINT, "dash": "dot", "width": 1}})
     return figure(data, shapes=shapes, xaxis={"title": {"text": "importance"}, "range": [-0.08, 1.12]}, yaxis={"title": {"text": "drift (PSI)"}, "rangemode": "tozero"})
 
 

@@ -157,6 +157,33 @@ def test_the_pictures_show_what_the_tables_say(system, weekly):
     assert charts(system, f"/deployments/weekly/disagreements/{rival['model_id']}")["disagreement"]["data"][0]["x"][0] == pytest.approx(most["groups"][0]["mean"])
 
 
+ASKED = {"health": [], "drift": [], "quality": [], "accuracy": [], "compare": [], "disagree": [], "fairness": ["--by", "sql:if(features_num['x'] >= 2, 'high', 'low')"], "metrics": ["--set", "right", "--value", "avg(predicted_class = actual_class)"]}
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_each_command_draws_its_numbers_and_gives_their_selects(system, weekly, command):
+    del weekly
+    environment = {"CHAMPION_URL": f"http://127.0.0.1:{system.environment['CHAMPION_PORT']}", "COLUMNS": "220"}
+    asked = [command, "weekly", *ASKED[command], "--bucket", "7d"]
+    drawn = CliRunner().invoke(main, asked, env=environment)
+    assert drawn.exit_code == 0, drawn.output
+    assert command == "quality" or any(block in drawn.output for block in "▂▃▄▅▆▇█─")
+    told = CliRunner().invoke(main, [*asked, "--sql"], env=environment)
+    assert told.exit_code == 0, told.output
+    selects = told.output.strip().removesuffix(";").split(";\n\n")
+    assert selects
+    for select in selects:
+        system.sql(select)
+
+
+def test_drift_is_weighed_by_importance(system, weekly):
+    del weekly
+    found = system.api.get(D + "/drift", **{"from": day(0), "to": day(14), "bucket": "7d"})
+    by_name = {f["name"]: f for f in found["totals"]["features"]}
+    assert (by_name["x"]["quadrant"], by_name["z"]["quadrant"]) == ("important_drifted", "minor_steady")
+    assert (found["status"], found["weighed_status"]) == ("failing", "failing")
+
+
 def test_what_predictions_are_worth(system, weekly, tmp_path):
     said, actual = weekly
     file = tmp_path / "payoff.json"

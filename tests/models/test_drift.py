@@ -6,7 +6,7 @@ from scipy.spatial import distance
 from scipy.stats import chi2_contingency
 
 from models.baseline import baseline_from_json, categorical_bins, freeze, numeric_bins
-from models.drift import chi_squared, hellinger, jensen_shannon, kl_divergence, most_null, null_quantile, psi, status_of
+from models.drift import chi_squared, hellinger, jensen_shannon, kl_divergence, most_null, null_quantile, psi, quadrant_of, status_of, weighed
 from models.schema import Feature, Schema, Target
 
 
@@ -140,3 +140,11 @@ def test_a_value_lies_where_the_definition_says(seed):
         return bins.labels[1 + sum(edge <= v for edge in bins.edges)]
 
     assert [bins.labels[k] for k in bins.place(asked)] == [defined(v) for v in asked]
+
+
+def test_an_input_that_is_not_important_counts_a_step_less():
+    cases = {("failing", 1.0): "failing", ("failing", 0.49): "warning", ("warning", 0.5): "warning", ("warning", 0.1): "passing", ("passing", 1.0): "passing", ("failing", None): "warning"}
+    for (status, importance), expected in cases.items():
+        assert weighed([(status, importance), ("passing", 1.0)]) == expected
+    assert weighed([("unknown", 1.0), ("unknown", 0.1)]) == "unknown"
+    assert [quadrant_of(*case) for case in (("warning", 0.6), ("passing", 0.6), ("failing", 0.2), ("passing", 0.2), ("unknown", 0.2), ("passing", None))] == ["important_drifted", "important_steady", "minor_drifted", "minor_steady", None, None]

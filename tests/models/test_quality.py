@@ -62,3 +62,15 @@ def test_a_handful_of_rows_says_nothing_and_counts_are_those_of_the_bins():
     bins = baseline.features[0]
     counts = np.arange(bins.size)
     assert found_problems(bins, counts)["out_of_range"] == (0, counts[-2])
+
+
+def test_large_windows_are_judged_as_the_exact_sum_judges_them():
+    from scipy.stats import betabinom
+
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        of, rows = int(rng.integers(200, 5000)), int(rng.integers(50_001, 90_000))
+        reference = int(rng.integers(0, of // 4))
+        production = int(rows * min(reference / of + rng.uniform(0.0, 0.03), 1.0))
+        exact = betabinom.sf(production - 1, rows, reference + 0.5, of - reference + 0.5)
+        assert chance_of(reference, of, production, rows) == pytest.approx(exact, rel=0.05, abs=1e-4)
