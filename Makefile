@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-peers test-real faults storms unattended check soak bench bench-acting bench-join bench-monitoring bench-parts bench-serving lock clean
+.PHONY: install demo up test test-kafka test-peers test-real faults storms unattended check soak bench bench-acting bench-join bench-monitoring bench-parts bench-questions bench-serving lock clean
 
 install: $(STAMP)
 
@@ -82,6 +82,10 @@ bench-monitoring: $(STAMP)
 bench-serving: $(STAMP)
 	command -v wrk >/dev/null || apt-get install -y -qq wrk
 	$(BIN)/python benchmarks/servers.py
+
+# what a dashboard asks of a month of ten million rows; two minutes
+bench-questions: $(STAMP)
+	$(BIN)/python -m benchmarks.questions
 
 bench-parts: $(STAMP)
 	$(BIN)/python benchmarks/parts.py $(ARGS)

@@ -29,6 +29,7 @@ from stream.clock import now_us
 from stream.control import Follower
 from stream.errors import JournalFull
 from stream.events import Event
+from stream.measures import ROUTE_FAILED
 from stream.outbox import Outbox
 from stream.projections.catalog import Deployment
 
@@ -198,12 +199,31 @@ class Serving:
         encoded = [await encode_in_blocks(part.package.plan.schema, some) for _, part, some in parts]
         refuse_unusable(asked, errors_of([(rows, one) for (rows, _, _), one in zip(parts, encoded, strict=True)]), sum_of([one.wrong for one in encoded]))
         scored = []
-        for (_, part, _), one in zip(parts, encoded, strict=True):
+        for (rows, part, some), one in zip(parts, encoded, strict=True):
             made = time.perf_counter_ns()
-            scored.append((await score_in_blocks(part, one, asked.deadline), (begun, decoded, made, time.perf_counter_ns())))
+            who, read, output = await self._scored(served, part, some, one)
+            scored.append((rows, who, some, read, output, (begun, decoded, made, time.perf_counter_ns())))
         within(asked.deadline)
-        answers = [(rows, part, self._finish(part, some, one, *output)) for (rows, part, some), one, output in zip(parts, encoded, scored, strict=True)]
+        answers = [(rows, who, self._finish(who, some, read, output, times)) for rows, who, some, read, output, times in scored]
         return joined(asked, served, answers)
+
+    async def _scored(self, served: Served, part: Served, some: Asked, encoded: Encoded) -> tuple[Served, Encoded, Floats]:
+        """Who answers a part of a request, its rows made ready, and the outputs. Where a routed model fails the champion answers, and that it failed is recorded."""
+        if part.package is served.package:
+            return part, encoded, await score_in_blocks(part, encoded, some.deadline)
+        try:
+            output = await score_in_blocks(part, encoded, some.deadline)
+            if np.isfinite(output).all():
+                return part, encoded, output
+            reason = "its answers are no numbers"
+        except ApiError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a canary dies of, nobody waits for it in vain
+            reason = f"{type(error).__name__}: {error}"
+        log.warning("model %s, to which rows of %s are routed, fails: %s", part.package.digest[:12], served.name, reason)
+        self.refused(served.name, some.request_id, 200, f"{ROUTE_FAILED}:{part.package.digest}", 0.0, some.consumer, {})
+        read = await encode_in_blocks(served.package.plan.schema, some)
+        return served, read, await score_in_blocks(served, read, some.deadline)
 
     async def accept(self, served: Served, asked: Asked, output: Floats, begun: int, decoded: int) -> dict[str, Any]:
         """Take what a model elsewhere said of rows as the champion's answer: recorded, watched and joined like any other."""

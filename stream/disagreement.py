@@ -31,7 +31,7 @@ def pairs(window: Window, model_id: str) -> str:
     """The rows that a champion answered and a challenger scored too, as p and c."""
     where = replace(window, model_id="").where()
     theirs = replace(window, model_id="", segment="").where()
-    return f"""FROM (SELECT * FROM predictions WHERE {where} AND role = 'champion') AS p
+    return f"""FROM (SELECT * FROM predictions WHERE {where} AND role = 'champion' AND model_id != {literal(model_id)}) AS p
 INNER JOIN (SELECT {SHADOWED} AS row_id, predicted_value, predicted_class, probabilities FROM predictions
     WHERE {theirs} AND role = 'challenger' AND model_id = {literal(model_id)}) AS c ON p.event_id = c.row_id"""
 

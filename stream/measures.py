@@ -27,6 +27,7 @@ from stream.projections.catalog import Catalog
 from stream.queries import Window
 
 PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "disagreement.mean", "disagreement.rate", "silence.predictions", "silence.actuals", "estimated.loss", "concept.worse", "concept.changes", "drift.multivariate"})
+ROUTE_FAILED = "route_failed"  # code of a refusal, before the model: the request was answered, by the champion in its place
 SPAN = re.compile(r"(\d+)([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -189,15 +190,28 @@ def drifted(log: EventLog, registry: Registry, catalog: Catalog, rule: dict[str,
     return Measured(max(wanted, default=None), told, found["sql"])
 
 
+def failing(log: EventLog, rule: dict[str, Any], window: Window, now: int) -> Measured:
+    """Of the requests that were routed to a model the share in which it failed, so that the champion answered."""
+    received = window.where(times="recorded_at")
+    refused = replace(window, model_id="").where(times="recorded_at")
+    sql = f"""SELECT (SELECT uniqExact(request_id) FROM refusals WHERE {refused} AND code = {literal(f"{ROUTE_FAILED}:{window.model_id}")}) AS failed,
+    (SELECT uniqExact(request_id) FROM predictions WHERE {received} AND role = 'champion') AS answered"""
+    row = log.rows(sql)[0]
+    requests = int(row["failed"]) + int(row["answered"])
+    return Measured(int(row["failed"]) / requests if requests >= max(1, int(rule.get("least_rows", 1))) else None, {"from": iso(window.start or 0), "to": iso(now)}, sql)
+
+
 def healthy(log: EventLog, rule: dict[str, Any], window: Window, now: int) -> Measured:
     """Service health by arrival time."""
+    if window.model_id and rule["measure"] == "health.error_rate":
+        return failing(log, rule, window, now)
     found = queries.service_health(log, window)
     totals = found["totals"]
     told = {"from": iso(window.start or 0), "to": iso(now)}
     requests = totals["requests"] + totals["user_errors"] + totals["server_errors"]
     if rule["measure"] == "health.requests":
-        return Measured(float(requests), told, found["sql"]["totals"])
+        return Measured(float(requests), told, found["sql"]["requests"])
     if rule["measure"] == "health.p99_ms":
         p99 = totals["latency_us"]["p99"]
-        return Measured(p99 / 1000 if p99 is not None else None, told, found["sql"]["totals"])
+        return Measured(p99 / 1000 if p99 is not None else None, told, found["sql"]["requests"])
     return Measured(totals["user_error_rate"] + totals["server_error_rate"] if requests else None, told, found["sql"]["errors"])

@@ -101,7 +101,8 @@ async def routes(request: web.Request) -> web.Response:
     """Who answers which share of the rows: {"routes": [{"model_id", "share"}], "guard"?: [rule], "reason"?}; no routes: the champion alone.
 
     A guard is written as a trigger: measure, above or below, window, least_rows. It watches each routed model's
-    own rows; where it trips, the routes are taken away.
+    own rows; where it trips, the routes are taken away. `health.error_rate` is the share of its requests in which
+    it failed and the champion answered; for `disagreement.*` it becomes a challenger, where it is none.
     """
     data = await object_body(request, "routes")
     catalog = request.app[FOLLOWER].catalog
@@ -114,9 +115,20 @@ async def routes(request: web.Request) -> web.Response:
     if not all(isinstance(rule, dict) for rule in guard):
         raise ApiError(422, "wrong_routes", "a guard is written as a trigger: measure, above or below, window")
     rules = [{k: v for k, v in read_trigger({**rule, "kind": "measure"}).items() if k != "kind"} for rule in guard]
-    if others := [r["measure"] for r in rules if r["measure"].startswith(("estimated.", "silence.")) or r["measure"] == "health.error_rate"]:
+    if others := [r["measure"] for r in rules if r["measure"].startswith(("estimated.", "silence."))]:
         raise ApiError(422, "wrong_routes", f"{others[0]} cannot be told for one model's rows alone")
+    if any(rule["measure"].startswith("disagreement.") for rule in rules):
+        await shadowed(request, deployment, [route["model_id"] for route in found])
     return await configure(request, {"routes": found or None, "guard": rules if found and rules else None}, str(data.get("reason", "")) or "routes")
+
+
+async def shadowed(request: web.Request, deployment: Deployment, models: list[str]) -> None:
+    """Make models challengers where they are none: how far they differ is only known of rows that the champion answered too."""
+    follower, key = request.app[FOLLOWER], request.headers.get("Idempotency-Key", "")
+    for model_id in models:
+        if model_id not in dict(deployment.now.challengers):
+            event = await follower.propose(ChallengerAdded(model_id), actor=request.get("actor", ""), deployment=deployment.name, key=f"{key}:{model_id}" if key else "")
+            await follower.logged(event)
 
 
 def read_routes(catalog: Catalog, deployment: Deployment, data: Any) -> list[dict[str, Any]]:

@@ -1,12 +1,20 @@
 """A/B and canary: sticky shares, one answer in order, each model's rows its own, and a guard that takes routes away."""
 
+import asyncio
 import random
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gateway.client import Refusal
 from gateway.routing import chosen
+from models.registry import Artifacts, Registry
+from stream.broker import Producer
+from stream.clock import now_us
+from stream.events import Event, ModelRegistered, new_id
+from stream.topics import CONTROL
 from tests.support import deploy_small
 
 NAME = "split"
@@ -140,6 +148,65 @@ def test_a_canary_that_trips_its_guard_answers_no_more(system, models):
     assert "routes" not in found["settings"]
     assert "accuracy.accuracy of model" in found["versions"][-1]["reason"]
     assert not any("model_id" in p for p in ask(system, rows_of(100), [f"w{k}" for k in range(100)])["predictions"])
+
+
+def test_a_canary_is_watched_for_what_it_says_otherwise(system, models):
+    other = models["constant"]
+    assert other not in {c["model_id"] for c in system.api.get(PATH)["challengers"]}
+    system.api.call("PUT", PATH + "/routes", {"routes": [{"model_id": other, "share": 0.3}], "guard": [{"measure": "disagreement.mean", "above": 0.1, "window": "1h", "least_rows": 100}]})
+    assert other in {c["model_id"] for c in system.api.get(PATH)["challengers"]}
+    end = time.monotonic() + 40
+    while system.api.get(PATH)["settings"].get("routes") and time.monotonic() < end:
+        ask(system, rows_of(100, seed=time.time()), [f"far-{time.time()}-{k}" for k in range(100)])
+        time.sleep(0.3)
+    found = system.api.get(PATH)
+    assert "routes" not in found["settings"]
+    assert "disagreement.mean of model" in found["versions"][-1]["reason"]
+
+
+@pytest.fixture(scope="module")
+def failing(system, models):
+    """A model whose answers are no numbers: the linear one with every weight lost."""
+    registry = Registry(Artifacts((system.folder.resolve() / "artifacts").as_uri()))
+    whole = registry.load(models["linear_strong"])
+    member = whole.plan.parts[0].member
+    lost = replace(member, tables=[np.full_like(table, np.nan) for table in member.tables])
+    digest = registry.save(replace(whole.plan, parts=(replace(whole.plan.parts[0], member=lost),)), whole.baseline, whole.metadata)
+    known = next(m for m in system.api.items("/v1/models") if m["model_id"] == models["linear_strong"])
+    kept = {k: known[k] for k in ("validation", "holdout", "ms_per_row", "recommended", "trained_on", "family")}
+    event = Event(new_id(), now_us(), "test", "", ModelRegistered(digest, "", "lost", known["task"], known["target"], whole.metadata["metric"], kept))
+
+    async def tell():
+        producer = Producer(f"127.0.0.1:{system.environment['CHAMPION_BROKER_PORT']}")
+        await producer.send(CONTROL, [event.encode()], 0)
+        await producer.stop()
+
+    asyncio.run(tell())
+    end = time.monotonic() + 20
+    while time.monotonic() < end and digest not in {m["model_id"] for m in system.api.items("/v1/models")}:
+        time.sleep(0.1)
+    return digest
+
+
+def test_where_a_canary_fails_the_champion_answers_and_the_canary_is_taken_back(system, models, failing):
+    rows, ids = rows_of(200, seed=8), [f"lost-{k}" for k in range(200)]
+    system.api.call("PUT", PATH + "/routes", {"routes": []})
+    alone = ask(system, rows, ids)["predictions"]
+    system.api.call("PUT", PATH + "/routes", {"routes": [{"model_id": failing, "share": 0.5}], "guard": [{"measure": "health.error_rate", "above": 0.2, "window": "1h", "least_rows": 5}]})
+    for k in range(20):
+        answer = ask(system, rows, ids)
+        assert [p["probabilities"] for p in answer["predictions"]] == [p["probabilities"] for p in alone]
+        assert not any("model_id" in p for p in answer["predictions"])
+        if k == 0:
+            system.api.get(PATH, after=answer["position"])
+            stored = system.sql(f"SELECT count() AS n, uniqExact(model_id) AS models FROM predictions WHERE request_id = '{answer['request_id']}' AND role = 'champion'")
+            assert stored == [{"n": 200, "models": 1}]
+    end = time.monotonic() + 40
+    while system.api.get(PATH)["settings"].get("routes") and time.monotonic() < end:
+        time.sleep(0.3)
+    found = system.api.get(PATH)
+    assert "routes" not in found["settings"]
+    assert "health.error_rate of model" in found["versions"][-1]["reason"]
 
 
 def test_a_canary_that_is_promoted_ends_its_routes(system, models):
