@@ -2,7 +2,7 @@
 
 A journal is a folder `<data>/journal/<uuid>/` of append-only segments, locked by the process that
 writes it. Each record is its length, its CRC-32 and a JSON object with its target partition and a
-sequence without gaps. Segments are unlinked when the log has confirmed all that they hold. A new
+sequence without gaps; numbers that came as arrays lie behind the object as they are. Segments are unlinked when the log has confirmed all that they hold. A new
 process makes a new journal; the unlocked ones with content that are found are adopted: published
 under their own name until they are confirmed. Whoever publishes reads behind the writer (`Reader`).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import struct
 import uuid
@@ -19,11 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from stream.errors import JournalFull
 
 HEAD = struct.Struct("<II")
+ARRAYS, MARK = struct.Struct("<BI"), 1  # before a record with arrays; the bytes of its JSON
 SEGMENT = 32 << 20
 CHUNK = 1 << 20
 Record = dict[str, Any]
@@ -58,7 +61,7 @@ class Journal:
         sequence = self._sequences.get(partition, 0) + 1
         self._last_us = max(self._last_us + 1, now)
         record["s"], record["p"], record["t"] = sequence, partition, self._last_us
-        body = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
+        body = with_arrays(record) if "q" in record else orjson.dumps(record)
         self._write(HEAD.pack(len(body), zlib.crc32(body)) + body)
         self._sequences[partition] = sequence
         self._highest[partition] = sequence
@@ -208,9 +211,43 @@ class Reader:
             if len(body) < length or zlib.crc32(body) != crc:
                 break
             at += HEAD.size + length
-            records.append(orjson.loads(body))
+            records.append(decoded(body))
         self._at += at
         return records
+
+
+def with_arrays(record: Record) -> bytes:
+    """A record's bytes; the arrays of float64 in it and in its columns follow its JSON, which names their places and shapes."""
+    arrays: list[Any] = []
+    places: list[list[Any]] = []
+    for inside, holder in ((False, record), (True, record.get("cols", {}))):
+        for name, value in holder.items():
+            if isinstance(value, np.ndarray):
+                holder[name] = None
+                arrays.append(value)
+                places.append([inside, name, *value.shape])
+    if not arrays:
+        return orjson.dumps(record)
+    record["arrays"] = places
+    head = orjson.dumps(record)
+    return b"".join([ARRAYS.pack(MARK, len(head)), head, *arrays])
+
+
+def decoded(body: memoryview) -> Record:
+    """A record out of its bytes: arrays as lists, NaN as None."""
+    if body[0] != MARK:
+        return dict(orjson.loads(body))
+    at = ARRAYS.size + ARRAYS.unpack_from(body)[1]
+    record: Record = orjson.loads(body[ARRAYS.size : at])
+    for inside, name, *shape in record.pop("arrays"):
+        end = at + 8 * math.prod(shape)
+        values = np.frombuffer(body[at:end]).reshape(shape)
+        holder, at = record["cols"] if inside else record, end
+        if (absent := np.isnan(values)).any():
+            values = values.astype(object)
+            values[absent] = None
+        holder[name] = values.tolist()
+    return record
 
 
 def read(folder: Path, after: dict[int, int]) -> Iterator[Record]:

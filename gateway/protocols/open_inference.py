@@ -282,8 +282,9 @@ def written(answer: dict[str, Any], document: dict[str, Any], served: Served) ->
 def packed(values: Any, kind: str) -> bytes:
     """Values as the binary extension has them."""
     if kind == "BYTES":
-        encoded = [("" if v is None else str(v)).encode() for v in values]
-        return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
+        texts = {value: ("" if value is None else str(value)).encode() for value in set(values)}  # labels: a few texts, many times
+        packed_texts = {value: struct.pack("<I", len(text)) + text for value, text in texts.items()}
+        return b"".join([packed_texts[value] for value in values])
     if isinstance(values, np.ndarray):
         return values.astype(NUMPY[kind]).tobytes()
     return np.array([np.nan if v is None else v for v in values], dtype=NUMPY[kind]).tobytes()

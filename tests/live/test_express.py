@@ -5,8 +5,10 @@ import json
 import random
 import re
 import socket
+import struct
 import time
 
+import numpy as np
 import pytest
 
 ROW = {"hour": 8, "carrier": "UA", "distance": 1400}
@@ -71,6 +73,71 @@ def test_both_lanes_give_the_same_bits(peer):
     assert express[0] == 200
     assert b"Server:" in slow[1]
     assert b"Server:" not in express[1]  # so each went the way it should
+
+
+def tensors(rows, *, binary):
+    """Rows as Open Inference V2 has them; the body, and the lines of its head."""
+    inputs, tail = [], b""
+    for name in ("hour", "carrier", "distance"):
+        values = [row.get(name) for row in rows]
+        one = {"name": name, "shape": [len(rows), 1], "datatype": "BYTES" if name == "carrier" else "FP64"}
+        if binary:
+            texts = [v.encode() for v in values] if name == "carrier" else []
+            packed = b"".join(struct.pack("<I", len(t)) + t for t in texts) or np.array([np.nan if v is None else v for v in values], dtype=float).tobytes()
+            one["parameters"] = {"binary_data_size": len(packed)}
+            tail += packed
+        else:
+            one["data"] = values
+        inputs.append(one)
+    head = json.dumps({"id": "mine", "inputs": inputs, "parameters": {"binary_data_output": binary}}).encode()
+    return head + tail, [f"Inference-Header-Content-Length: {len(head)}"] if binary else []
+
+
+def exchanged(system, whole):
+    """Head and body of one answer."""
+    with socket.create_connection(("127.0.0.1", int(system.environment["CHAMPION_PORT"])), timeout=20) as connection:
+        connection.sendall(whole)
+        found = b""
+        while b"\r\n\r\n" not in found:
+            found += connection.recv(1 << 16)
+        head, _, body = found.partition(b"\r\n\r\n")
+        while len(body) < int(re.search(rb"(?i)content-length: (\d+)", head.replace(b"Header-Content-Length", b""))[1]):
+            body += connection.recv(1 << 16)
+    return head, body
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("count", [1, 3, 9, 200, 1001])
+def test_open_inference_is_answered_alike_in_both_lanes_and_as_our_own_protocol(system, count, binary):
+    rng = random.Random(count)
+    rows = [{"hour": rng.choice([8, 9.5, None]), "carrier": rng.choice(["UA", "B6", "unheard", "Ünal"]), "distance": rng.randrange(2000)} for _ in range(count)]
+    body, lines = tensors(rows, binary=binary)
+    kind = "application/octet-stream" if binary else "application/json"
+    path = "/v2/models/lane/infer"
+    (express, fast), (slow, same) = exchanged(system, request(body, path, *lines, kind=kind)), exchanged(system, request(body, path + "?strict=false", *lines, kind=kind))
+    assert (b"Server:" in slow, b"Server:" in express) == (True, count > 1000)
+
+    def read(head, answer):
+        length = re.search(rb"(?i)inference-header-content-length: (\d+)", head)
+        document = json.loads(answer[: int(length[1])] if length else answer)
+        assert bool(length) == binary
+        document["parameters"] = {k: v for k, v in document["parameters"].items() if k not in {"request_id", "position"}}
+        return document, answer[int(length[1]) :] if length else b""
+
+    assert read(express, fast) == read(slow, same)
+    own = system.api.post("/v1/deployments/lane/predictions", {"rows": rows})["predictions"]
+    document, tail = read(express, fast)
+    assert (document["id"], document["parameters"]["recorded"]) == ("mine", True)
+    labels = document["outputs"][1]["parameters"]["labels"]
+    wanted = [[p["probabilities"][label] for label in labels] for p in own]
+    got = np.frombuffer(tail[-count * 16 :]).reshape(count, 2).tolist() if binary else np.array(document["outputs"][1]["data"]).reshape(count, 2).tolist()
+    assert got == wanted
+    if not binary:
+        assert document["outputs"][0]["data"] == [p["prediction"] for p in own]
+    position = json.loads(fast[: int(re.search(rb"(?i)inference-header-content-length: (\d+)", express)[1])] if binary else fast)["parameters"]
+    system.api.get("/v1/deployments/lane", after=position["position"])
+    stored = system.sql(f"SELECT features_num, features_cat FROM predictions WHERE request_id = '{position['request_id']}' ORDER BY toUInt32(splitByChar('.', event_id)[-1])")
+    assert [{**r["features_num"], **r["features_cat"]} for r in stored] == [{k: v for k, v in row.items() if v is not None} for row in rows]
 
 
 def test_a_request_in_pieces_is_answered_and_the_connection_goes_on(peer):

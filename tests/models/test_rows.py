@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.columns import Columns
 from models.errors import DataError
 from models.schema import TOGETHER, Feature, Schema, Target, schema_from_json
 from models.table import read_table
@@ -73,6 +74,40 @@ def test_rows_read_together_are_read_as_one_by_one(rows, strict):
     assert written(together.logged) == written(each.logged)
     if together.columns is not None:
         assert written([dict(zip(together.columns, row, strict=True)) for row in zip(*together.columns.values(), strict=True)]) == written(each.logged)
+
+
+NUMBERS = Schema(Target("y", "binary", ("0", "1"), "1"), (Feature("n", "numeric"), Feature("m", "numeric")), ("id",))
+SOME = st.one_of(st.floats(-1e9, 1e9), st.sampled_from([math.nan, math.inf, -math.inf, 1e301, -0.0]))
+
+
+@settings(max_examples=300)
+@given(data=st.data(), count=st.integers(1, 20), unused=st.booleans(), arrays=st.booleans())
+def test_columns_are_read_as_the_rows_that_they_make(data, count, unused, arrays):
+    def column(values, kind):
+        found = data.draw(st.lists(values, min_size=count, max_size=count))
+        return np.array(found, dtype=float) if kind and arrays else found
+
+    numbers = SOME if arrays else st.one_of(st.none(), st.integers(-9, 9), st.floats(-1e9, 1e9))
+    by_name = {"n": column(numbers, True), "c": column(st.sampled_from(["a", "b", "new", None]), False), "b": column(st.sampled_from([True, False, None]), False)}
+    if unused:
+        by_name["id"] = column(numbers, True)
+    columns = Columns(by_name, count)
+    found, each = SCHEMA.encode_rows(columns), SCHEMA.encode_each(list(columns))
+    assert np.array_equal(found.matrix, each.matrix, equal_nan=True)
+    assert (found.warnings, found.errors, found.wrong) == (each.warnings, each.errors, each.wrong)
+    assert written(found.logged) == written(each.logged)
+    assert written(columns[1:]) == written(list(columns)[1:])
+
+
+@settings(max_examples=200)
+@given(values=st.lists(st.tuples(SOME, SOME), min_size=1, max_size=20))
+def test_a_tensor_of_all_numbers_is_read_as_the_rows_that_it_makes(values):
+    matrix = np.array(values)
+    columns = Columns(dict(zip(NUMBERS.names, matrix.T.copy(), strict=True)), len(matrix), matrix)
+    found, each = NUMBERS.encode_rows(columns), NUMBERS.encode_each(list(columns))
+    assert np.array_equal(found.matrix, each.matrix, equal_nan=True)
+    assert (found.warnings, found.errors, found.wrong) == (each.warnings, each.errors, each.wrong)
+    assert written(found.logged) == written(each.logged)
 
 
 def test_plain_rows_are_read_together():

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from stream.errors import JournalFull
@@ -142,3 +143,15 @@ def test_the_journal_of_a_killed_process_is_adopted_once(tmp_path):
     assert folder != own.folder
     assert [r["value"] for r in read(folder, {})] == list(range(7))
     assert list(orphans(tmp_path)) == [], "a second process finds it locked"
+
+
+def test_arrays_in_a_record_come_back_as_lists(tmp_path):
+    journal = Journal(tmp_path, most=1 << 20)
+    plain = {"k": "p", "q": [[0.25, 0.75]] * 3, "y": [0.75] * 3, "cols": {"a": [1.5, None, -0.0], "b": ["x", "y", None], "c": [1e300, 2.0, 3.0]}}
+    given = {"k": "p", "q": np.array(plain["q"]), "y": np.array(plain["y"]), "cols": {"a": np.array([1.5, np.nan, -0.0]), "b": plain["cols"]["b"], "c": np.array(plain["cols"]["c"])}}
+    for record in (given, {"k": "p", "q": np.array([[1.0]]), "rows": [{"a": 1}]}, {**plain, "cols": dict(plain["cols"])}, {"k": "x", "status": 503}):
+        journal.append(0, record, 7)
+    found = [{k: v for k, v in record.items() if k not in "spt"} for record in read(journal.folder, {})]
+    assert found == [plain, {"k": "p", "q": [[1.0]], "rows": [{"a": 1}]}, plain, {"k": "x", "status": 503}]
+    assert [list(record["cols"]) for record in (found[0], found[2])] == [["a", "b", "c"]] * 2
+    journal.close()
