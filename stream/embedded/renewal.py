@@ -30,8 +30,9 @@ LEAST_AGE = 30.0  # seconds: until then it is filled with what the one before it
 class Renewal:
     """Says whether a broker's time has come."""
 
-    def __init__(self, settings: Settings) -> None:
-        """The broker and the log that these settings name."""
+    def __init__(self, settings: Settings, least_age: float = LEAST_AGE) -> None:
+        """The broker and the log that these settings name; a younger broker stays."""
+        self._least_age = least_age
         self._bootstrap, self._most, self._partitions = settings.bootstrap, settings.broker_memory, settings.partitions
         self._log = EventLog(settings.eventlog_url, timeout=10)
 
@@ -42,7 +43,7 @@ class Renewal:
             held, age = process.memory_info().rss, time.time() - process.create_time()
         except psutil.NoSuchProcess:
             return ""
-        if held < self._most or age < LEAST_AGE:
+        if held < self._most or age < self._least_age:
             return ""
         try:
             cluster = await cluster_at(self._bootstrap)

@@ -147,7 +147,7 @@ def run_of(system, part):
 def renewal_of(system, most):
     """What the supervisor would be told of this system's broker, were its bound so many bytes."""
     settings = read_settings({**system.environment, "CHAMPION_BROKER_MEMORY": str(most)})
-    return asyncio.run(Renewal(settings)(run_of(system, "broker")["pid"]))
+    return asyncio.run(Renewal(settings, least_age=0.0)(run_of(system, "broker")["pid"]))
 
 
 def test_a_broker_stays_until_the_log_has_what_outside_producers_sent(world):
