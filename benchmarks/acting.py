@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import random
 import statistics
 import sys
@@ -24,6 +23,8 @@ import pyarrow as pa
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
+from benchmarks.keep import keep  # noqa: E402
+
 sys.path.insert(0, str(ROOT))
 from parts import Known, catalog_of, messages, model, running_log  # noqa: E402
 
@@ -158,7 +159,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found[name] = run(Path(folder))
         print(name, json.dumps(found[name], indent=1), flush=True)
-    (ROOT / "results" / "acting.json").write_text(json.dumps({"machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]}, **found}, indent=1) + "\n")
+    keep("acting", found)
 
 
 if __name__ == "__main__":

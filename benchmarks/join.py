@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
 from aiokafka import AIOKafkaProducer  # noqa: E402
 
+from benchmarks.keep import keep  # noqa: E402
 from gateway.up import writer_key  # noqa: E402
 from stream.clickhouse import EventLog  # noqa: E402
 from stream.topics import ACTUALS  # noqa: E402
@@ -132,7 +133,7 @@ def main() -> None:
         finally:
             stop(system.process)
     print(json.dumps(found, indent=1))
-    (ROOT / "results" / "join.json").write_text(json.dumps({"machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]}, **found}, indent=1) + "\n")
+    keep("join", found)
 
 
 if __name__ == "__main__":

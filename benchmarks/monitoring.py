@@ -9,7 +9,6 @@ Evidently, NannyML and whylogs run in environments of their own (peers/monitorin
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pyarrow.compute as pc
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
+from benchmarks.keep import keep  # noqa: E402
 from benchmarks.peers.environments import python_of  # noqa: E402
 from gateway.demo import read_flights  # noqa: E402
 from models import drift  # noqa: E402
@@ -168,7 +168,7 @@ def main() -> None:
     found |= {"shifts": SHIFTS, "power": curves, "rows_per_second": rates}
     plot(curves)
     print(json.dumps(found, indent=1))
-    (ROOT / "results" / "monitoring.json").write_text(json.dumps({"machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]}, **found}, indent=1) + "\n")
+    keep("monitoring", found)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ question is asked over HTTP on an idle system, once unheard and then as often as
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import pyarrow as pa
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
+from benchmarks.keep import keep  # noqa: E402
 from gateway.up import writer_key  # noqa: E402
 from models.baseline import freeze  # noqa: E402
 from models.schema import Feature, Schema, Target  # noqa: E402
@@ -107,7 +107,7 @@ def main() -> None:
         finally:
             stop(system.process)
     print(json.dumps(found, indent=1))
-    (ROOT / "results" / "questions.json").write_text(json.dumps({"machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]}, **found}, indent=1) + "\n")
+    keep("questions", found)
 
 
 if __name__ == "__main__":

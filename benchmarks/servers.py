@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import statistics
@@ -31,6 +30,7 @@ import pyarrow.parquet
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
+from benchmarks.keep import keep  # noqa: E402
 from benchmarks.peers.environments import python_of  # noqa: E402
 from benchmarks.run import CONSTANT, drained, pin, prepare  # noqa: E402
 from gateway.demo import read_flights, thinned  # noqa: E402
@@ -209,7 +209,7 @@ def main() -> None:
             if bare is not None:
                 bare.kill()
     figures = {name: {str(size): medians[(name, size)] for size in (1, 100) if (name, size) in medians} for name, _ in medians}
-    (RESULTS / "servers.json").write_text(json.dumps({"machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]}, "medians": figures, "open loop": opened, "drain_seconds": statistics.median(drains)}, indent=1) + "\n")
+    keep("servers", {"medians": figures, "open loop": opened, "drain_seconds": statistics.median(drains)})
     plot(figures)
 
 

@@ -26,9 +26,9 @@ import uvloop
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT.parent))
+from benchmarks.keep import keep  # noqa: E402
 from tests.support import deploy_small, start_system, stop  # noqa: E402
 
-RESULTS = ROOT / "results" / "soak.json"
 RATE, CONNECTIONS, ROWS = 8000.0, 16, 1000
 WARM = 0.03  # share of the requests after which the gateway's memory is the measure
 KILL_EVERY = 45.0
@@ -243,7 +243,6 @@ def main(total: int) -> None:
     steady = [s["gateway"] for s in seen if "gateway" in s and WARM * total < s["answered"] < ALL * total]
     calm = asked.took[: int(ALL * total)]
     result = {
-        "machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]},
         "requests": total,
         "seconds": round(answered),
         "wrong_answers": len(asked.wrong),
@@ -258,7 +257,7 @@ def main(total: int) -> None:
         "latency_ms": {q: round(float(np.quantile(calm, float(q))) * 1000, 2) for q in ("0.5", "0.99", "0.999", "0.9999")} | {"most": round(float(calm.max()) * 1000, 1)},
         "later_than_a_second": int((calm > LATE).sum()),
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    keep("soak", result)
     print(json.dumps(result, indent=1))
     for text in asked.wrong[:5]:
         print(text)

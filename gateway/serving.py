@@ -24,12 +24,11 @@ from models.package import ModelPackage
 from models.registry import Registry
 from models.schema import TOGETHER, Encoded
 from models.types import Floats
-from stream.batches import BATCH
+from stream.batches import BATCH, ROUTE_FAILED
 from stream.clock import now_us
 from stream.control import Follower
 from stream.errors import JournalFull
 from stream.events import Event
-from stream.measures import ROUTE_FAILED
 from stream.outbox import Outbox
 from stream.projections.catalog import Deployment
 

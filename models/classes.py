@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from models.types import Ints
+from models.types import Floats, Ints
 
 
-def confusion(y: Ints, chosen: Ints, classes: int) -> Ints:
-    """Rows by what came true and what was said (classes + 1, classes); what came true and is none of the classes is the last row."""
-    table = np.zeros((classes + 1, classes), dtype=np.int64)
-    np.add.at(table, (np.where(y < 0, classes, y), chosen), 1)
-    return table
+def confusion(y: Ints, chosen: Ints, classes: int, w: Floats | None = None) -> Any:
+    """Rows, or their weights, by what came true and what was said (classes + 1, classes); what came true and is none of the classes is the last row."""
+    came = np.where(y < 0, classes, y)
+    return np.bincount(came * classes + chosen, weights=w, minlength=(classes + 1) * classes).reshape(classes + 1, classes)
 
 
 def by_class(y: Ints, chosen: Ints, labels: tuple[str, ...]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from models.classes import confusion
 from models.ranking import area_under_roc, average_precision, kolmogorov_smirnov, ranking
 from models.types import Floats, Ints, TaskType
 
@@ -96,11 +97,9 @@ def pr_auc(y: Ints, p: Floats, w: Weights = None) -> float:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Rows by class and decision: (K, K) actual by decided; what was decided (unseen classes included); rows or their weights."""
+    """What came true by what was decided, as `models.classes.confusion` counts it (K + 1, K)."""
 
     table: Floats
-    decided: Floats
-    rows: float
 
     @property
     def hits(self) -> Floats:
@@ -110,15 +109,17 @@ class Decisions:
     @property
     def support(self) -> Floats:
         """What there was, by class."""
-        return np.asarray(self.table.sum(axis=1))
+        return np.asarray(self.table[:-1].sum(axis=1))
+
+    @property
+    def decided(self) -> Floats:
+        """What was decided, unseen classes included, by class."""
+        return np.asarray(self.table.sum(axis=0))
 
 
 def decisions(y: Ints, chosen: Ints, size: int, w: Weights = None) -> Decisions:
     """Count what was decided of `size` classes against what came."""
-    keep = slice(None) if not len(y) or y.min() >= 0 else y >= 0
-    cells = np.bincount(y[keep] * size + chosen[keep], weights=part(w, keep), minlength=size * size)
-    decided = np.bincount(chosen, weights=w, minlength=size)
-    return Decisions(cells.reshape(size, size).astype(np.float64), decided.astype(np.float64), float(len(y) if w is None else w.sum()))
+    return Decisions(confusion(y, chosen, size, w).astype(np.float64))
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:
@@ -134,7 +135,8 @@ def _macro(values: Floats, support: Floats) -> float:
 
 def accuracy_of(d: Decisions) -> float:
     """Share of rows whose decision is right."""
-    return float(d.hits.sum() / d.rows) if d.rows else NAN
+    rows = d.table.sum()
+    return float(d.hits.sum() / rows) if rows else NAN
 
 
 def precision_of(d: Decisions) -> float:
@@ -160,7 +162,7 @@ def balanced_accuracy_of(d: Decisions) -> float:
 
 def mcc_of(d: Decisions) -> float:
     """Matthews correlation coefficient, for any number of classes (Gorodkin 2004)."""
-    t, q, n, c = d.support, d.table.sum(axis=0), d.table.sum(), d.hits.sum()
+    t, q, n, c = d.support, d.table[:-1].sum(axis=0), d.table[:-1].sum(), d.hits.sum()
     below = np.sqrt((n * n - q @ q) * (n * n - t @ t))
     return float((c * n - t @ q) / below) if below > 0 else 0.0
 

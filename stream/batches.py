@@ -21,6 +21,7 @@ VERSION = "1"
 MOST_ROWS = 5000
 CHAMPION, BATCH = "champion", "batch"  # roles of what was asked: watched, or only recorded
 ACTED_ON = 4
+ROUTE_FAILED = "route_failed"  # code of a refusal, before the model: the request was answered, by the champion in its place
 WRONG = pa.map_(pa.string(), pa.uint32())  # rows that a value of the wrong type spoilt, by input
 
 

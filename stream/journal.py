@@ -235,11 +235,10 @@ def with_arrays(record: Record) -> bytes:
 
 def decoded(body: memoryview) -> Record:
     """A record out of its bytes: arrays as lists, NaN as None."""
-    if body[0] != MARK:
-        return dict(orjson.loads(body))
-    at = ARRAYS.size + ARRAYS.unpack_from(body)[1]
-    record: Record = orjson.loads(body[ARRAYS.size : at])
-    for inside, name, *shape in record.pop("arrays"):
+    arrays = body[0] == MARK
+    at = ARRAYS.size + ARRAYS.unpack_from(body)[1] if arrays else len(body)
+    record: Record = orjson.loads(body[ARRAYS.size : at] if arrays else body)
+    for inside, name, *shape in record.pop("arrays") if arrays else ():
         end = at + 8 * math.prod(shape)
         values = np.frombuffer(body[at:end]).reshape(shape)
         holder, at = record["cols"] if inside else record, end

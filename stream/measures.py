@@ -18,6 +18,7 @@ from models.metrics import METRICS
 from models.registry import Registry
 from stream import queries
 from stream.association import literal
+from stream.batches import ROUTE_FAILED
 from stream.clickhouse import EventLog
 from stream.clock import iso, parse_time
 from stream.custom import NAME, newest_value
@@ -27,7 +28,6 @@ from stream.projections.catalog import Catalog
 from stream.queries import Window
 
 PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "disagreement.mean", "disagreement.rate", "silence.predictions", "silence.actuals", "estimated.loss", "concept.worse", "concept.changes", "drift.multivariate"})
-ROUTE_FAILED = "route_failed"  # code of a refusal, before the model: the request was answered, by the champion in its place
 SPAN = re.compile(r"(\d+)([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -113,8 +113,9 @@ class Supervisor:
             process = part.process
             if process is None or process.returncode is not None or self._stopping.is_set():
                 continue
-            part.renewal = await part.renewed(process.pid)
-            if part.renewal:
+            reason = await part.renewed(process.pid)
+            if reason and process.returncode is None:
+                part.renewal = reason
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
