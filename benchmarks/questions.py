@@ -1,6 +1,6 @@
 """What a dashboard asks of a month of ten million rows, and accuracy over a million outcomes: `make bench-questions`.
 
-The rows are put straight into the log's tables, the drift counts of each minute too, as the worker would have left them. Each
+The rows are put straight into the log's tables, and what the worker maintains of each minute is made from them as it makes lost counts again. Each
 question is asked over HTTP on an idle system, once unheard and then as often as ROUNDS; medians. Texts: what a value costs the count of drift.
 """
 
@@ -21,30 +21,34 @@ sys.path.insert(0, str(ROOT.parent))
 from benchmarks.keep import keep  # noqa: E402
 from gateway.up import writer_key  # noqa: E402
 from models.baseline import freeze  # noqa: E402
+from models.registry import Artifacts, Registry  # noqa: E402
 from models.schema import Feature, Schema, Target  # noqa: E402
 from stream.clickhouse import EventLog  # noqa: E402
+from stream.projections.drift import DriftFold  # noqa: E402
+from stream.rebuild import rebuild  # noqa: E402
 from tests.support import System, deploy_small, start_system, stop  # noqa: E402
 
 ROWS, PIECE, MATCHED, DAYS, ROUNDS = 10_000_000, 500_000, 1_000_000, 30, 7
-MINUTES, EACH = DAYS * 1440, 100  # rows a request
+EACH = 100  # rows a request
+PARTITION, PARTITIONS = 9, 4  # one that no worker has taken
 ROW = """'d' AS deployment, 1 AS deployment_version, toString(number) AS association_id, toString(intDiv(number, {each})) AS request_id, at AS occurred_at, at AS recorded_at, '{model}' AS model_id,
     'champion' AS role, '' AS replay_id, map('x', x, 'z', randNormal(0, 1)) AS features_num, p AS predicted_value, if(p > 0.5, '1', '0') AS predicted_class, [1 - p, p] AS probabilities,
-    toFloat32(100 + rand() % 900) AS latency_us, concat('made.0.', toString(number), '.0') AS event_id"""
+    toFloat32(100 + rand() % 900) AS latency_us, concat('made.{partition}.', toString(intDiv(number, {each})), '.', toString(number % {each})) AS event_id"""
 FROM = """FROM (SELECT number, toDateTime64('2026-01-01', 6, 'UTC') + toIntervalMicrosecond(number * {step}) AS at, randNormal(0, 1) AS x, 1 / (1 + exp(-x)) AS p FROM numbers({first}, {count}))"""
 NAMES = "deployment, deployment_version, association_id, request_id, occurred_at, recorded_at, model_id, role, replay_id, features_num, predicted_value, predicted_class, probabilities, latency_us, event_id"
 LAST = "2026-01-28"  # its last three days are the last million rows
 MONTH = {"from": "2026-01-01", "to": "2026-01-31", "bucket": "1d"}
 
 
-def fill(system: System, bins: int) -> None:
+def fill(system: System) -> None:
     """A month of predictions, the outcomes of the newest million, and the counts of each minute."""
     log = EventLog(f"http://127.0.0.1:{system.environment['CHAMPION_EVENTLOG_PORT']}", writer_key=writer_key(system.folder), timeout=600)
     model = system.api.get("/v1/deployments/d")["champion"]["model_id"]
     step = DAYS * 86_400_000_000 // ROWS
     whole = {"max_partitions_per_insert_block": 1000}
-    row = ROW.format(each=EACH, model=model)
+    row = ROW.format(each=EACH, model=model, partition=PARTITION)
     for first in range(0, ROWS, PIECE):
-        log.command(f"INSERT INTO predictions_log ({NAMES}, source, sequence) SELECT {row}, 'made/0', number {FROM.format(step=step, first=first, count=PIECE)}", whole)
+        log.command(f"INSERT INTO predictions_log ({NAMES}, source, sequence) SELECT {row}, 'made/{PARTITION}', intDiv(number, {EACH}) {FROM.format(step=step, first=first, count=PIECE)}", whole)
     for first in range(ROWS - MATCHED, ROWS, PIECE):
         log.command(
             f"INSERT INTO outcomes_log ({NAMES}, actual_class, actual_value, actual_at, actual_received_at, actual_event_id, retracted, rank) SELECT {row}, if(randUniform(0, 1) < p, '1', '0'), NULL, at, at, event_id, false, 1 {FROM.format(step=step, first=first, count=PIECE)}",
@@ -52,7 +56,8 @@ def fill(system: System, bins: int) -> None:
         )
     while int(log.rows("SELECT count() AS n FROM system.merges")[0]["n"]):  # a month that has come row by row has been merged long since
         time.sleep(0.5)
-    log.command(f"INSERT INTO drift_log SELECT 0, 'd', '{model}', toDateTime('2026-01-01', 'UTC') + number * 60, arrayMap(k -> rand(k + number) % 40, range({bins})), '', 1 FROM numbers({MINUTES})", whole)
+    fold = DriftFold(PARTITION, PARTITIONS, log)
+    rebuild(fold, log, Registry(Artifacts(f"file://{system.folder}/artifacts")))
 
 
 def texts() -> dict[str, float]:
@@ -81,15 +86,17 @@ def main() -> None:
         system = start_system(Path(folder) / "var")
         try:
             deploy_small(system, Path(folder), shadows=())
-            totals = system.api.get("/v1/deployments/d/drift")["totals"]
-            fill(system, sum(len(f["bins"]) for f in [*totals["features"], totals["prediction"]]))
+            fill(system)
             d = "/v1/deployments/d"
-            over_time = "SELECT toStartOfDay(occurred_at) AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE deployment = 'd' AND role = 'champion' GROUP BY at ORDER BY at"
+            over_time = "SELECT toStartOfDay(minute) AS at, baseline_id, sumForEach(sums) AS sums FROM drift_counts WHERE deployment = 'd' GROUP BY ALL ORDER BY at"
+            scan = "SELECT toStartOfDay(occurred_at) AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE deployment = 'd' AND role = 'champion' GROUP BY at ORDER BY at"
             questions = {
                 "drift by day": lambda: system.api.get(f"{d}/drift", **MONTH),
                 "data quality": lambda: system.api.get(f"{d}/data-quality", **MONTH),
-                "predictions by day, in SQL": lambda: system.sql(over_time),
-                "service health by day": lambda: system.api.get(f"{d}/service-health", **MONTH),
+                "predictions by day": lambda: system.sql(over_time),
+                "predictions by day, a scan of all rows": lambda: system.sql(scan),
+                "service health by day": lambda: system.api.get(f"{d}/service-health", latency="sketched", **MONTH),
+                "service health by day, latencies exact": lambda: system.api.get(f"{d}/service-health", **MONTH),
                 "accuracy of a million outcomes": lambda: system.api.get(f"{d}/accuracy", **{**MONTH, "from": LAST}),
                 "accuracy of the month, a million of its outcomes known": lambda: system.api.get(f"{d}/accuracy", **MONTH),
                 "the deployment's page": lambda: system.api.text("/deployments/d"),

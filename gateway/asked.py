@@ -49,6 +49,8 @@ class Asked:
     deadline: int = 0  # clock reading (ns) after which the answer is of no use; 0: none
     monitored: bool = True  # otherwise the rows are recorded as a batch: outside of drift, accuracy, service health and challengers
     columnar: bool = False  # its protocol answers in columns: where nothing is odd about a row, rows need not be told one by one
+    first: int = 0  # the number of its first row among the recorded ones of the request that it is a part of
+    arrived: int = 0  # when it counts as recorded (microseconds), one time for all parts of a request; 0: when it is
     marks: list[int] | None = None  # of a request that is traced: takes the clock readings at which its steps ended
 
 

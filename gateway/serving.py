@@ -203,6 +203,10 @@ class Serving:
             who, read, output = await self._scored(served, part, some, one)
             scored.append((rows, who, some, read, output, (begun, decoded, made, time.perf_counter_ns())))
         within(asked.deadline)
+        first, arrived = 0, now_us()
+        for _, _, some, read, _, _ in reversed(scored):  # a request counts where its first row lies: with the part that is done last, whose latency is the whole request's
+            some.first, some.arrived = first, arrived
+            first += len(some.rows) - len(read.errors)
         answers = [(rows, who, self._finish(who, some, read, output, times)) for rows, who, some, read, output, times in scored]
         return joined(asked, served, answers)
 
@@ -297,7 +301,7 @@ class Serving:
             probabilities = [probabilities[k] for k in good]
             humility = [humility[k] for k in good] if humility else None
         source, sequence = "", 0
-        now = now_us()
+        now = asked.arrived or now_us()
         step = RECORD_ROWS if asked.size <= RECORD_BYTES else max(1, min(RECORD_ROWS, RECORD_BYTES * len(asked.rows) // asked.size))
         for at in range(0, len(rows), step):
             end = at + step
@@ -307,7 +311,7 @@ class Serving:
                 "v": served.version,
                 "m": served.package.digest,
                 "id": asked.request_id,
-                "r0": at,
+                "r0": asked.first + at,
                 "ts": times[at:end] if times else None,
                 "a": ids[at:end],
                 "y": values[at:end],

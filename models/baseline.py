@@ -22,6 +22,8 @@ LEVEL_SHARE = 0.01
 MOST_LEVELS = 30
 PREDICTION = "prediction"
 CACHED = 1 << 20  # comparisons at a time
+UNITS = 40  # a prediction is added up in units of 2**-40 of the reference's scale
+BEYOND = 2.0**50  # units past which a value is counted, not added
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,25 @@ class Baseline:
         if size > 1:
             flat += groups * self.size
         return np.bincount(flat.ravel(), minlength=size * self.size).reshape(size, self.size)
+
+    @cached_property
+    def unit(self) -> float:
+        """What predictions are added up in, a power of two: sums of whole units are the same in any order.
+
+        A probability's is 2**-40; a value's the same of the greatest value of the reference.
+        """
+        bins = self.prediction
+        scale = 1.0 if bins.kind == "categorical" else max(abs(bins.low), abs(bins.high))
+        return float(2.0 ** (np.frexp(scale)[1] - UNITS)) if np.isfinite(scale) and scale > 0 else 2.0**-UNITS
+
+    def sums(self, values: Floats, groups: Ints, size: int) -> Ints:
+        """Rows, their predicted values in units, and how many were too large to be added: (size, 3)."""
+        whole = np.abs(values) < BEYOND * self.unit  # not of what is no number
+        out = np.zeros((size, 3), dtype=np.int64)
+        out[:, 0] = np.bincount(groups, minlength=size)
+        np.add.at(out[:, 1], groups[whole], np.rint(values[whole] / self.unit).astype(np.int64))
+        out[:, 2] = np.bincount(groups[~whole], minlength=size)
+        return out
 
     def split(self, counts: Any) -> list[tuple[Bins, Ints]]:
         """A count array as one slice a variable, the prediction last."""

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.baseline import drift_score
 from models.errors import ModelsError
 from models.package import ModelPackage
 from models.registry import Registry
@@ -34,10 +33,11 @@ from stream.errors import Malformed, NotYet, Overtaken, Superseded
 from stream.events import DataErased
 from stream.explainer import Explainer
 from stream.learners import Learners
+from stream.projections.arrivals import ARRIVALS, arrived
 from stream.projections.drift import MINUTE, DriftFold, save_all
 from stream.rebuild import rebuild
-from stream.recount import outputs_from
-from stream.rows import actual_rows, base_of, column, event_ids, merge, refusal_rows, shared_columns
+from stream.recount import counted
+from stream.rows import actual_rows, column, event_ids, merge, refusal_rows, shared_columns
 
 log = logging.getLogger("champion.engine")
 
@@ -150,7 +150,7 @@ class Engine:
         appended = self._beside.submit(self._append, predictions, admitted, report)
         try:
             for one in served:
-                self._fold_drift(*one)
+                self._count(*one)
             timer.lap("drift")
         finally:
             appended.result()
@@ -238,21 +238,21 @@ class Engine:
             timer.lap("challengers")
         return tables
 
-    def _fold_drift(self, partition: int, batch: Batch, table: pa.Table, own: pa.Table) -> None:
-        package = self.package(batch.model_id)
-        if package is None:
-            return
+    def _count(self, partition: int, batch: Batch, table: pa.Table, own: pa.Table) -> None:
+        """Rows that the fold does not have yet, by their minute: of arrival for service health, of event time for drift."""
         fold = self._folds[partition]
         new = fold.unseen(column(table, "source"), table.column("sequence").to_numpy())
         new &= first_of_each(column(own, "event_id"))
         if not new.any():
             return
-        output = outputs_from(package, own)[new]
-        minutes = table.column("occurred_at").to_numpy()[new] // MINUTE
-        distinct, group = np.unique(minutes, return_inverse=True)
-        matrix = base_of(package.schema, table)[new]
-        counts = package.baseline.counts(matrix, drift_score(package.schema.target, output), group.astype(np.int64), len(distinct))
-        fold.add(batch.deployment, batch.model_id, distinct, counts)
+        if not new.all():
+            table, own = table.filter(pa.array(new)), own.filter(pa.array(new))
+        recorded, row, latency, occurred = (column(table, name).to_numpy() for name in ("recorded_at", "row", "latency_us", "occurred_at"))
+        fold.add(batch.deployment, ARRIVALS, *arrived(recorded, row == 0, latency))
+        package = self.package(batch.model_id)
+        if package is not None:
+            minutes, group = np.unique(occurred // MINUTE, return_inverse=True)
+            fold.add(batch.deployment, batch.model_id, minutes, counted(package, package.baseline, table, own, group, len(minutes)))
 
     def _append(self, predictions: list[pa.Table], fresh: list[tuple[int, Batch]], report: Report) -> None:
         if predictions:

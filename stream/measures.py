@@ -16,13 +16,13 @@ from typing import Any
 from models.errors import DataError
 from models.metrics import METRICS
 from models.registry import Registry
-from stream import queries
 from stream.association import literal
 from stream.batches import ROUTE_FAILED
 from stream.clickhouse import EventLog
 from stream.clock import iso, parse_time
 from stream.custom import NAME, newest_value
 from stream.disagreement import totals
+from stream.health import health_answer
 from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
 from stream.queries import Window
@@ -205,7 +205,7 @@ def healthy(log: EventLog, rule: dict[str, Any], window: Window, now: int) -> Me
     """Service health by arrival time."""
     if window.model_id and rule["measure"] == "health.error_rate":
         return failing(log, rule, window, now)
-    found = queries.service_health(log, window)
+    found = health_answer(log, window)
     totals = found["totals"]
     told = {"from": iso(window.start or 0), "to": iso(now)}
     requests = totals["requests"] + totals["user_errors"] + totals["server_errors"]

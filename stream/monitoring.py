@@ -27,6 +27,7 @@ from stream.clock import iso, now_us
 from stream.errors import Refused
 from stream.estimates import estimate_answer
 from stream.learners import target_package
+from stream.projections.arrivals import SUMS
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 from stream.recount import package_of, recount
@@ -97,7 +98,8 @@ def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id
     condition = replace(window, model_id=model_id).where()
     found, _ = recount(log, registry, window.deployment, condition, {model_id: baseline} if baseline else None)
     buckets: dict[int, Any] = {}
-    for (_, minute), counts in found.items():
+    for (_, minute), bucket in found.items():
+        counts = bucket[:-SUMS]
         at = minute * 60 // window.bucket * window.bucket
         buckets[at] = buckets[at] + counts if at in buckets else counts
     sql = f"SELECT features_num, features_cat, predicted_value, probabilities FROM predictions WHERE {condition} AND role = 'champion'"

@@ -57,56 +57,24 @@ class Window:
             parts.append(self.segment)
         return " AND ".join(parts)
 
+    def minutes(self) -> str:
+        """The WHERE of a question to maintained minutes; a minute belongs to the window if it begins in it."""
+        parts = [f"deployment = {literal(self.deployment)}"]
+        if self.start is not None:
+            parts.append(f"minute >= toDateTime({self.start // 1_000_000}, 'UTC')")
+        if self.end is not None:
+            parts.append(f"minute < toDateTime({-(-self.end // 1_000_000)}, 'UTC')")
+        if self.model_id:
+            parts.append(f"baseline_id = {literal(self.model_id)}")
+        return " AND ".join(parts)
+
+    def minutes_bucketed(self) -> str:
+        """Seconds at which a minute's bucket begins."""
+        return f"intDiv(toUnixTimestamp(minute), {self.bucket}) * {self.bucket}"
+
     def bucketed(self, times: str = "occurred_at") -> str:
         """Microseconds at which a row's bucket begins."""
         return f"intDiv(toUnixTimestamp64Micro({times}), {self.bucket * 1_000_000}) * {self.bucket * 1_000_000}"
-
-
-def service_health(log: EventLog, window: Window) -> dict[str, Any]:
-    """Requests, rows, errors and exact latency quantiles, by arrival time."""
-    requests = f"""SELECT {window.bucketed("recorded_at")} AS at, request_id, count() AS rows, any(latency_us) AS latency, any(consumer) AS consumer
-    FROM predictions WHERE {window.where(times="recorded_at")} AND role = 'champion' GROUP BY at, request_id"""
-    figures = """uniqExact(request_id) AS requests, sum(rows) AS rows,
-    arrayMap(x -> round(x, 1), quantilesExact(0.5, 0.9, 0.95, 0.99)(latency)) AS latency_us, uniqExact(consumer) AS consumers"""
-    sql = f"SELECT at, grouping(at) AS whole, {figures}\nFROM ({requests})\nGROUP BY GROUPING SETS ((at), ()) ORDER BY at"  # not WITH TOTALS: chDB 26.9 garbles its JSON where there are no rows
-    plain = Window(window.deployment, window.start, window.end, window.bucket, as_of=window.as_of)  # a refused request has no inputs
-    refused = f"""SELECT {plain.bucketed("recorded_at")} AS at, countIf(status >= 400 AND status < 500) AS user_errors, countIf(status >= 500) AS server_errors
-FROM refusals WHERE {plain.where(times="recorded_at")} GROUP BY at ORDER BY at"""
-    errors = {row["at"]: row for row in log.rows(refused)}
-    found = log.rows(sql)
-    buckets = {row["at"]: row for row in found if not row["whole"]}
-    nothing: dict[str, Any] = {"requests": 0, "rows": 0, "latency_us": [None] * 4, "consumers": 0}
-    out = []
-    for at in sorted(set(buckets) | set(errors)):
-        row = buckets.get(at, nothing)
-        out.append({"at": iso(at), **_health(row), **_errors(errors.get(at), row["requests"])})
-    total = next((row for row in found if row["whole"]), nothing)
-    every = {"user_errors": sum(e["user_errors"] for e in errors.values()), "server_errors": sum(e["server_errors"] for e in errors.values())}
-    peak = f"SELECT toUnixTimestamp(toStartOfMinute(recorded_at)) AS at, uniqExact(request_id) AS requests FROM predictions WHERE {window.where(times='recorded_at')} AND role = 'champion' GROUP BY at ORDER BY requests DESC, at LIMIT 1"
-    busiest = next(iter(log.rows(peak)), None)
-    totals = {**_health(total), **_errors(every, total["requests"]), "peak": {"at": iso(busiest["at"] * 1_000_000), "requests_per_minute": busiest["requests"]} if busiest else None}
-    if not totals["requests"] + totals["user_errors"] + totals["server_errors"]:
-        status = "unknown"
-    else:
-        status = "failing" if totals["server_error_rate"] >= 0.01 else "warning" if totals["server_error_rate"] > 0 or totals["user_error_rate"] >= 0.05 else "passing"  # noqa: PLR2004
-    return {"buckets": out, "totals": totals, "status": status, "sql": {"requests": sql, "errors": refused, "peak": peak}}
-
-
-def _health(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("p50", "p90", "p95", "p99")
-    quantiles = row["latency_us"] or [None] * 4
-    return {
-        "requests": row["requests"],
-        "rows": row["rows"],
-        "consumers": row["consumers"],
-        "latency_us": {n: (v if row["requests"] else None) for n, v in zip(names, quantiles, strict=True)},
-    }
-
-
-def _errors(row: dict[str, Any] | None, answered: int) -> dict[str, Any]:
-    user, server = (row["user_errors"], row["server_errors"]) if row else (0, 0)
-    whole = max(answered + user + server, 1)
-    return {"user_errors": user, "server_errors": server, "user_error_rate": user / whole, "server_error_rate": server / whole}
 
 
 def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
@@ -249,11 +217,27 @@ FROM outcomes WHERE deployment = {deployment:String} GROUP BY model_id, role ORD
 
 def drift_counts(log: EventLog, window: Window, baseline_id: str) -> tuple[str, list[dict[str, Any]]]:
     """Summed bin counts a bucket, and the SELECT."""
-    parts = [f"deployment = {literal(window.deployment)}", f"baseline_id = {literal(baseline_id)}"]
-    if window.start is not None:
-        parts.append(f"minute >= toDateTime({window.start // 1_000_000}, 'UTC')")
-    if window.end is not None:
-        parts.append(f"minute < toDateTime({-(-window.end // 1_000_000)}, 'UTC')")  # a minute belongs to the window if it begins before the end
-    sql = f"""SELECT intDiv(toUnixTimestamp(minute), {window.bucket}) * {window.bucket} AS at, sumForEach(counts) AS counts
-FROM drift_counts WHERE {" AND ".join(parts)} GROUP BY at ORDER BY at"""
+    sql = f"""SELECT {window.minutes_bucketed()} AS at, sumForEach(counts) AS counts
+FROM drift_counts WHERE {window.minutes()} AND baseline_id = {literal(baseline_id)} GROUP BY at ORDER BY at"""
     return sql, log.rows(sql)
+
+
+def predictions_over_time(log: EventLog, window: Window, unit_of: Callable[[str], float]) -> tuple[str, list[dict[str, Any]]]:
+    """Champion rows and their mean predicted value a bucket, and the SELECT; from the maintained sums, or where they do not have them, from the rows.
+
+    `unit_of` a model is what its predictions are added up in (`Baseline.unit`).
+    """
+    rows = f"SELECT {window.bucketed()} AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE {window.where()} AND role = 'champion' GROUP BY at ORDER BY at"
+    if not window.folded:
+        return rows, log.rows(rows)
+    sums = f"""SELECT {window.minutes_bucketed()} AS at, baseline_id AS model_id, sumForEach(sums) AS sums
+FROM drift_counts WHERE {window.minutes()} GROUP BY at, model_id ORDER BY at, model_id"""
+    buckets: dict[int, list[float]] = {}
+    for row in log.rows(sums):
+        count, units, beyond = row["sums"]
+        if beyond:  # values past what a unit is made for
+            return rows, log.rows(rows)
+        bucket = buckets.setdefault(row["at"] * 1_000_000, [0, 0.0])
+        bucket[0] += count
+        bucket[1] += units * unit_of(row["model_id"])
+    return sums, [{"at": at, "rows": count, "mean": total / count} for at, (count, total) in buckets.items() if count]

@@ -7,6 +7,7 @@ from models.types import Ints
 from stream.association import join, literal
 from stream.clickhouse import EventLog
 from stream.position import Ranges
+from stream.projections.arrivals import ARRIVALS, arrivals_again
 from stream.projections.drift import DriftFold
 from stream.recount import recount
 
@@ -35,6 +36,7 @@ def rebuild(fold: DriftFold, log: EventLog, registry: Registry) -> None:
     counts: dict[tuple[str, str, int], Ints] = {}
     for row in log.rows(sql):
         found, _ = recount(log, registry, row["deployment"], f"endsWith(source, {own})")
+        counts |= {(row["deployment"], ARRIVALS, minute): bucket for minute, bucket in arrivals_again(log, row["deployment"], f"endsWith(source, {own})").items()}
         counts |= {(row["deployment"], model_id, minute): bins for (model_id, minute), bins in found.items()}
     waiting: dict[str, set[str]] = {}
     for row in log.rows(UNJOINED.format(confirmed=CONFIRMED.format(own=own), own=own)):

@@ -22,7 +22,7 @@ from stream.rows import base_of, column, logged
 
 CHUNK = 50_000
 MINUTE = 60_000_000
-Counts = dict[tuple[str, int], Ints]  # (model, minute) → bins
+Counts = dict[tuple[str, int], Ints]  # (model, minute) → bins and sums
 LOADED: dict[str, ModelPackage] = {}
 
 
@@ -62,13 +62,18 @@ def recount(log: EventLog, registry: Registry, deployment: str, condition: str =
 
 def add(counts: Counts, package: ModelPackage, model_id: str, baseline: Baseline, part: pa.Table) -> None:
     """Count one model's rows."""
-    table = logged(part)
     minutes, group = np.unique(part.column("time").to_numpy() // MINUTE, return_inverse=True)
-    score = drift_score(package.schema.target, outputs_from(package, part))
-    found = baseline.counts(base_of(package.schema, table), score, group.astype(np.int64), len(minutes))
+    found = counted(package, baseline, logged(part), part, group, len(minutes))
     for minute, row in zip(minutes.tolist(), found, strict=True):
         key = (model_id, minute)
         counts[key] = counts[key] + row if key in counts else row
+
+
+def counted(package: ModelPackage, baseline: Baseline, inputs: pa.Table, answers: pa.Table, group: Ints, size: int) -> Ints:
+    """Rows as counts over a baseline's bins, then their sums: (size, bins and sums); a row counts in its group."""
+    score = drift_score(package.schema.target, outputs_from(package, answers))
+    counts = baseline.counts(base_of(package.schema, inputs), score, group.astype(np.int64), size)
+    return np.hstack([counts, baseline.sums(column(answers, "predicted_value").to_numpy(), group, size)])
 
 
 def outputs_from(package: ModelPackage, own: pa.Table) -> Floats:

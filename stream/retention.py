@@ -11,6 +11,7 @@ TIMES = {
     "actuals_log": "toDateTime(recorded_at)",
     "outcomes_log": "toDateTime(recorded_at)",
     "explanations_log": "toDateTime(recorded_at)",
+    "consumers_log": "minute",
     "refusals_log": "toDateTime(recorded_at)",
     "dead_letters_log": "toDateTime(recorded_at)",
 }

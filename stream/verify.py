@@ -1,6 +1,6 @@
 """Proof: every maintained number rebuilt from an empty state out of the log, beside the live one.
 
-Drift counts are counted again from the stored rows, outcomes are joined again from predictions and
+Drift counts and arrivals are counted again from the stored rows, outcomes are joined again from predictions and
 actuals, detectors read the recorded days again, the events' hashes are chained again. Equal means equal:
 counts exactly, outcomes row for row, alarms bit for bit.
 """
@@ -21,6 +21,7 @@ from stream.clock import iso
 from stream.concepts import Detectors, read_together
 from stream.control import COLUMNS, chained, stored_bytes
 from stream.events import CohortMatured
+from stream.projections.arrivals import SIZE, arrivals_again
 from stream.recount import MINUTE, recount
 
 OUTCOME = "event_id, actual_class, ifNull(actual_value, nan), actual_at, actual_received_at, actual_event_id"
@@ -31,7 +32,7 @@ def verify(log: EventLog, registry: Registry, deployment: str, since: int = 0) -
 
     `since` (microseconds) is where rows begin that no retention has taken: older minutes are left out.
     """
-    parts = {"drift": drift(log, registry, deployment, since), "outcomes": outcomes(log, deployment), "alarms": alarms(log, registry, deployment, since), "events": chain(log)}
+    parts = {"drift": drift(log, registry, deployment, since), "arrivals": arrivals(log, deployment, since), "outcomes": outcomes(log, deployment), "alarms": alarms(log, registry, deployment, since), "events": chain(log)}
     return {"deployment": deployment, "parts": parts, "equal": all(p["equal"] for p in parts.values())}
 
 
@@ -45,13 +46,33 @@ def drift(log: EventLog, registry: Registry, deployment: str, since: int = 0) ->
     first = -(-since // MINUTE) * 60
     rebuilt, rows = recount(log, registry, deployment, f"occurred_at >= fromUnixTimestamp64Micro({first * 1_000_000})")
     live = {
-        (row["baseline_id"], row["at"] // 60): row["counts"]
-        for row in log.rows(f"SELECT baseline_id, toUnixTimestamp(minute) AS at, sumForEach(counts) AS counts FROM drift_counts WHERE deployment = {literal(deployment)} AND minute >= {first} GROUP BY ALL")
+        (row["baseline_id"], row["at"] // 60): row["counts"] + row["sums"]
+        for row in log.rows(f"SELECT baseline_id, toUnixTimestamp(minute) AS at, sumForEach(counts) AS counts, sumForEach(sums) AS sums FROM drift_counts WHERE deployment = {literal(deployment)} AND minute >= {first} GROUP BY ALL")
         if any(row["counts"])
     }
-    again = {key: counts.tolist() for key, counts in rebuilt.items()}
+    return {"rows": rows, **compared(live, {key: counts.tolist() for key, counts in rebuilt.items()})}
+
+
+def arrivals(log: EventLog, deployment: str, since: int = 0) -> dict[str, Any]:
+    """Requests, rows and latencies of every minute of arrival, by the engine out of the rows and from the fold; and who asked."""
+    first = -(-since // MINUTE) * 60
+    known = f"deployment = {literal(deployment)}"
+    again = {("", minute): bucket.tolist() for minute, bucket in arrivals_again(log, deployment, f"recorded_at >= fromUnixTimestamp64Micro({first * 1_000_000})").items()}
+    live = {
+        ("", row["at"] // 60): row["counts"] + [0] * (SIZE - len(row["counts"])) + [row["all_rows"], row["latency"], row["requests"]]
+        for row in log.rows(f"SELECT toUnixTimestamp(minute) AS at, sumForEach(latency_counts) AS counts, sum(rows) AS all_rows, sum(toInt64(round(latency_us_sum * 10))) AS latency, sum(requests) AS requests FROM arrivals WHERE {known} AND minute >= {first} GROUP BY at")
+        if row["all_rows"]
+    }
+    who = f"SELECT DISTINCT toUnixTimestamp(toStartOfMinute(recorded_at)) AS at, consumer FROM predictions WHERE {known} AND role = 'champion' AND recorded_at >= toDateTime({first})"
+    for found, sql in ((again, who), (live, f"SELECT toUnixTimestamp(minute) AS at, consumer FROM consumers WHERE {known} AND minute >= {first}")):
+        found.update({(row["consumer"] or "-", row["at"] // 60): [1] for row in log.rows(sql)})
+    return {"rows": sum(bucket[SIZE] for (consumer, _), bucket in again.items() if not consumer), **compared(live, again)}
+
+
+def compared(live: dict[tuple[str, int], list[int]], again: dict[tuple[str, int], list[int]]) -> dict[str, Any]:
+    """Counts that are kept beside those made again."""
     wrong = sorted(key for key in set(live) | set(again) if live.get(key) != again.get(key))
-    return {"rows": rows, "buckets": len(again), "rebuilt": digest(sorted(again.items())), "live": digest(sorted(live.items())), "equal": not wrong, "differ": [list(k) for k in wrong[:10]]}
+    return {"buckets": len(again), "rebuilt": digest(sorted(again.items())), "live": digest(sorted(live.items())), "equal": not wrong, "differ": [list(k) for k in wrong[:10]]}
 
 
 def outcomes(log: EventLog, deployment: str) -> dict[str, Any]:

@@ -11,25 +11,29 @@ from aiohttp import web
 from gateway.errors import ApiError, json_response
 from gateway.handlers.common import catalog_of, stamped, wait_after, window_of
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
-from stream import queries
 from stream.clock import now_us
 from stream.disagreement import explore
 from stream.explainer import drivers
 from stream.fairness import fairness as fairness_of
+from stream.health import health_answer
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer, replay_comparison
 from stream.recount import package_of
 from stream.recut import look_of
 from stream.verify import verify
 
 MOST_SHOWN = 1000
+LATENCIES = ("exact", "sketched")
 LOOKED = ("reference", "bins", "warning", "failing")
 
 
 async def service_health(request: web.Request) -> web.Response:
-    """Requests, rows, errors and latency by arrival time."""
+    """Requests, rows, errors and latency by arrival time; `latency=` exact (the default, out of the rows) or sketched (at once, at most 2 % off; where a model, segment or past time is asked for, exact)."""
     await wait_after(request)
+    latency = request.query.get("latency", "exact")
+    if latency not in LATENCIES:
+        raise ApiError(422, "wrong_latency", f"{latency!r} is none of {', '.join(LATENCIES)}")
     window = window_of(request, (await catalog_of(request)).deployment(request.match_info["d"]).name)
-    return await stamped(request, await asyncio.to_thread(queries.service_health, request.app[EVENT_LOG], window))
+    return await stamped(request, await asyncio.to_thread(partial(health_answer, request.app[EVENT_LOG], window, sketched=latency == "sketched")))
 
 
 async def drift(request: web.Request) -> web.Response:

@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
-from stream import queries
 from stream.errors import LogUnavailable, QueryRejected
+from stream.health import health_answer
 from stream.monitoring import accuracy_answer, drift_answer
 from stream.projections.catalog import Catalog
 from stream.queries import BUCKETS, Window
@@ -53,7 +53,7 @@ def tile(app: web.Application, catalog: Catalog, deployment: dict[str, Any], as_
     log, registry = app[EVENT_LOG], app[REGISTRY]
     window = Window(deployment["name"], bucket=BUCKETS["1d"], as_of=as_of)
     try:
-        health = queries.service_health(log, window)
+        health = health_answer(log, window, sketched=True)
         drift = drift_answer(log, registry, window, deployment["champion"]["model_id"])
         accuracy = accuracy_answer(log, registry, catalog, window)
     except (LogUnavailable, QueryRejected) as error:

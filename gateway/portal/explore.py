@@ -16,9 +16,10 @@ from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY
 from gateway.portal import charts, pictures
 from gateway.portal.views import fitting_bucket, page
 from stream.fairness import fairness
+from stream.health import health_answer
 from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
-from stream.queries import BUCKETS, Window, service_health
+from stream.queries import BUCKETS, Window
 from stream.recount import package_of
 from stream.recut import look_of
 
@@ -57,7 +58,7 @@ def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[
     accuracy = accuracy_answer(log, registry, catalog, window, whole_story=True)
     quality = quality_answer(log, registry, window, deployment.now.champion)
     groups = fairness(log, window, target, asked["by"], asked["favorable"]) if asked["by"] else None
-    health = service_health(log, replace(window, bucket=BUCKETS[fitting_bucket(log, deployment.name, "recorded_at")]))
+    health = health_answer(log, replace(window, bucket=BUCKETS[fitting_bucket(log, deployment.name, "recorded_at")]), sketched=True)
     watch = catalog.watch
     return {
         "health": health,

@@ -29,6 +29,7 @@ from stream.custom import answer as custom_answer
 from stream.custom import defined
 from stream.disagreement import explore
 from stream.explainer import drivers
+from stream.health import health_answer
 from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
 from stream.projections.catalog import OVER
 from stream.projections.watch import Watch
@@ -129,7 +130,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     """Everything the page shows; `url` is where its reader reached this gateway."""
     log, registry, catalog = app[EVENT_LOG], app[REGISTRY], app[FOLLOWER].catalog
     window = Window(found["name"], bucket=BUCKETS[bucket])
-    health = queries.service_health(log, replace(window, bucket=BUCKETS[fitting_bucket(log, found["name"], "recorded_at")]))
+    health = health_answer(log, replace(window, bucket=BUCKETS[fitting_bucket(log, found["name"], "recorded_at")]), sketched=True)
     drift = drift_answer(log, registry, window, found["champion"]["model_id"])
     served = accuracy_answer(log, registry, catalog, window)
     by_model = {}
@@ -140,8 +141,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     comparison = comparison_answer(log, registry, catalog, window)
     champion = model_json(package_of(registry, found["champion"]["model_id"]))
     metric = served["metric"]
-    predictions_sql = f"SELECT {window.bucketed()} AS at, count() AS rows, avg(predicted_value) AS mean FROM predictions WHERE {window.where()} AND role = 'champion' GROUP BY at ORDER BY at"
-    over_time = log.rows(predictions_sql)
+    predictions_sql, over_time = queries.predictions_over_time(log, window, lambda m: package_of(registry, m).baseline.unit)
     events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed', 'replay_progressed', 'cohort_matured', 'notification_ended') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
     humility_sql = f"""SELECT splitByChar(':', part)[1] AS rule, splitByChar(':', part)[2] AS action, count() AS rows
 FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule, action ORDER BY rule, action"""

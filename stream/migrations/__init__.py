@@ -35,6 +35,8 @@ def on_cluster(cluster: str) -> list[str]:
                 names = [alter[1]] if alter[1] in SINGLE else [alter[1] + "_local", alter[1]]
                 out.extend(ALTER.sub(f"ALTER TABLE champion.{name} ON CLUSTER '{cluster}'", statement, count=1) for name in names)
                 continue
+            if statement.startswith("INSERT"):
+                continue  # fills a new table from rows of before: a cluster's tables are made empty
             if table is None:
                 out.append(clustered_view(statement, cluster))
                 continue
@@ -59,8 +61,8 @@ def replicated(statement: str, name: str, local: str, cluster: str, shard: str) 
 
 
 def clustered_view(statement: str, cluster: str) -> str:
-    """A view on every node; the association index is fed where its rows lie."""
+    """A view on every node; what is fed by rows is fed where they lie."""
     statement = re.sub(r"^(CREATE (?:OR REPLACE )?(?:MATERIALIZED )?VIEW (?:IF NOT EXISTS )?)(\w+)", rf"\1champion.\2 ON CLUSTER '{cluster}'", statement)
     if "MATERIALIZED" in statement:
-        return statement.replace("TO association_index AS", "TO champion.association_index_local AS").replace("FROM predictions_log", "FROM champion.predictions_log_local")
+        return re.sub(r"\bTO (\w+) AS", r"TO champion.\1_local AS", statement).replace("FROM predictions_log", "FROM champion.predictions_log_local")
     return re.sub(r"\bFROM (\w+_log)\b", r"FROM champion.\1", statement)

@@ -1,6 +1,6 @@
-"""Drift counts: champion rows a minute over the baseline's frozen bins, exact whatever is resent.
+"""Champion rows a minute as counts over frozen bins, exact whatever is resent: the baseline's for drift, those of latency for arrivals.
 
-The state of a partition is its buckets and, beside them, which sequences of each source they hold.
+A bucket is an array of counts that ends in SUMS sums. The state of a partition is its buckets and, beside them, which sequences of each source they hold.
 Both are written in one insert, so a worker that dies goes on from where the log is: what comes again
 is in the ranges and is skipped.
 
@@ -28,11 +28,13 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.errors import Overtaken, Superseded
 from stream.position import Ranges
+from stream.projections.arrivals import ARRIVALS, SUMS
 
 MINUTE = 60_000_000
 MOST_BUCKETS = 30_000
 EPOCH, SAVES = 32, 24  # a version: 32 bits of takeover, 8 of mark, 24 of save; higher is newer
 LOOK_EVERY = 2.0
+FORM = 2  # of what is kept; where the log holds another one, it is made again from the rows
 Key = tuple[str, str, int]
 
 SCHEMA = pa.schema(
@@ -44,6 +46,7 @@ SCHEMA = pa.schema(
         ("counts", pa.list_(pa.uint32())),
         ("position", pa.string()),
         ("version", pa.uint64()),
+        ("sums", pa.list_(pa.int64())),
     ]
 )
 
@@ -91,7 +94,7 @@ class DriftFold:
 
     def restart(self, ranges: dict[str, Ranges], found: dict[Key, Ints]) -> None:
         """Begin anew from what was counted again; whatever the log still has of this partition is older."""
-        sql = f"SELECT deployment, baseline_id, toUnixTimestamp(minute) AS at, counts, version FROM drift_log FINAL WHERE partition_id = {self.partition}"
+        sql = f"SELECT deployment, baseline_id, toUnixTimestamp(minute) AS at, length(counts) AS size, version FROM drift_log FINAL WHERE partition_id = {self.partition}"
         rows = self._log.rows(sql)
         self._taken = max([self._taken, *(int(row["version"]) for row in rows)])
         self._own(max(self._taken >> EPOCH, self._owner >> (EPOCH - SAVES)) + 1)
@@ -99,7 +102,7 @@ class DriftFold:
         for row in rows:
             key = (row["deployment"], row["baseline_id"], row["at"] // 60)
             if row["deployment"] and key not in found:
-                self._buckets[key] = np.zeros(len(row["counts"]), dtype=np.int64)
+                self._buckets[key] = np.zeros(row["size"] + SUMS, dtype=np.int64)
         self._dirty = set(self._buckets)
         self.changed, self.lost = True, False
         self.save()
@@ -125,7 +128,7 @@ class DriftFold:
         return out
 
     def add(self, deployment: str, baseline: str, minutes: Ints, counts: Ints) -> None:
-        """Add counts (minutes, bins) to their buckets; old ones are read back first."""
+        """Add counts (minutes, bins and sums) to their buckets; old ones are read back first."""
         self._load(deployment, baseline, minutes, counts.shape[1])
         for minute, row in zip(minutes.tolist(), counts, strict=True):
             key = (deployment, baseline, minute)
@@ -140,13 +143,13 @@ class DriftFold:
             return
         listed = ", ".join(str(m * 60) for m in absent)
         sql = (
-            "SELECT toUnixTimestamp(minute) AS at, counts, version FROM drift_log FINAL "
+            "SELECT toUnixTimestamp(minute) AS at, counts, sums, version FROM drift_log FINAL "
             f"WHERE partition_id = {self.partition} AND deployment = {literal(deployment)} "
             f"AND baseline_id = {literal(baseline)} AND minute IN ({listed})"
         )
         for row in self._log.rows(sql):
             self._judge(int(row["version"]))
-            self._buckets[(deployment, baseline, row["at"] // 60)] = np.array(row["counts"], dtype=np.int64)
+            self._buckets[(deployment, baseline, row["at"] // 60)] = np.array(row["counts"] + [0] * (size - SUMS - len(row["counts"])) + row["sums"], dtype=np.int64)
         for minute in absent:
             self._buckets.setdefault((deployment, baseline, minute), np.zeros(size, dtype=np.int64))
 
@@ -177,13 +180,14 @@ class DriftFold:
         if self._saves >> SAVES:
             self._own((self._owner >> (EPOCH - SAVES)) + 1)
         version = self._owner << SAVES | self._saves
-        position = orjson.dumps({s: r.ranges for s, r in self.ranges.items()}).decode()
-        keys = sorted(self._dirty)
-        rows: list[dict[str, Any]] = [
-            {"partition_id": self.partition, "deployment": d, "baseline_id": b, "minute": m * 60, "counts": self._buckets[(d, b, m)].tolist(), "position": "", "version": version}
-            for d, b, m in keys
-        ]
-        rows.append({"partition_id": self.partition, "deployment": "", "baseline_id": "", "minute": 0, "counts": [], "position": position, "version": version})
+        position = orjson.dumps({"form": FORM, "ranges": {s: r.ranges for s, r in self.ranges.items()}}).decode()
+        shared = {"partition_id": self.partition, "version": version}
+        rows: list[dict[str, Any]] = []
+        for deployment, baseline, minute in sorted(self._dirty):
+            bucket = self._buckets[(deployment, baseline, minute)]
+            counts = np.trim_zeros(bucket[:-SUMS], "b") if baseline == ARRIVALS else bucket[:-SUMS]
+            rows.append({**shared, "deployment": deployment, "baseline_id": baseline, "minute": minute * 60, "counts": counts.tolist(), "position": "", "sums": bucket[-SUMS:].tolist()})
+        rows.append({**shared, "deployment": "", "baseline_id": "", "minute": 0, "counts": [], "position": position, "sums": []})
         return rows
 
     def saved(self) -> None:
@@ -209,9 +213,9 @@ def save_all(folds: Iterable[DriftFold], log: EventLog) -> None:
 
 
 def saved_ranges(text: str) -> dict[str, list[list[int]]] | None:
-    """A stored position; None where it is damaged."""
+    """A stored position; None where it is damaged, or of another form than what is kept today."""
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) else None
+    return found["ranges"] if isinstance(found, dict) and found.get("form") == FORM else None

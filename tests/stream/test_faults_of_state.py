@@ -182,14 +182,16 @@ def test_a_crash_between_the_steps_of_an_erasure_leaves_no_row_and_no_count(worl
     world.new_engine().cycle(erasure(world, "a0-0", 50))
     assert world.sql("SELECT count() AS n FROM predictions WHERE $d AND association_id = 'a0-0'") == [{"n": 0}]
     assert verify.drift(world.front.writer, trained[0], world.name)["equal"]
+    assert verify.arrivals(world.front.writer, world.name)["equal"]
 
 
 def test_all_of_a_deployment_can_be_erased(world, trained):
     world.new_engine().cycle(world.raws(world.requests(5)) + world.actuals([("a3-1", "true", None, "w1")], 100))
     world.new_engine().cycle(erasure(world, "", 300))
-    for name in ("predictions", "actuals", "outcomes", "association_index"):
+    for name in ("predictions", "actuals", "outcomes", "association_index", "consumers"):
         assert world.sql(f"SELECT count() AS n FROM {name} WHERE $d") == [{"n": 0}]
     assert verify.drift(world.front.writer, trained[0], world.name)["equal"]
+    assert verify.arrivals(world.front.writer, world.name)["equal"]
 
 
 def test_a_letter_is_kept_and_sent_again_under_a_source_of_its_own(world):

@@ -23,5 +23,5 @@ def test_a_cluster_has_every_table_and_view_of_one_node():
 
 
 def test_rows_are_sharded_by_deployment_and_every_replica_has_a_path():
-    assert sum("sipHash64(deployment)" in s for s in STATEMENTS) == 7
+    assert sum("sipHash64(deployment)" in s for s in STATEMENTS) == 8
     assert all("'/clickhouse/tables/" in s for s in STATEMENTS if "ReplacingMergeTree" in s)
