@@ -56,6 +56,7 @@ def fill(system: System) -> None:
         )
     while int(log.rows("SELECT count() AS n FROM system.merges")[0]["n"]):  # a month that has come row by row has been merged long since
         time.sleep(0.5)
+    log.command(f"INSERT INTO log_progress_log VALUES ('made/{PARTITION}', {ROWS // EACH}, now64(6))")
     fold = DriftFold(PARTITION, PARTITIONS, log)
     rebuild(fold, log, Registry(Artifacts(f"file://{system.folder}/artifacts")))
 

@@ -15,7 +15,6 @@ from models.types import Floats, Row
 from stream.clock import parse_time
 
 MOST_ID = 128
-SUFFIXES = [f"-{k}" for k in range(1000)]
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,12 @@ class Outputs(NamedTuple):
     values: Floats
 
 
-def association_ids(served: Served, asked: Asked) -> list[str]:
-    """The caller's ids, those in the association column, or ids made of the request's."""
+def association_ids(served: Served, asked: Asked) -> list[str] | None:
+    """The caller's ids, or those in the association column; None where there are none, and each row has `own_ids`."""
     if asked.association_ids is not None:
         return asked.association_ids
-    name, made = served.association_id, asked.request_id
-    given = column_of(asked.rows, name)
-    if given is None:
-        return [made + suffix for suffix in SUFFIXES[: len(asked.rows)]] if len(asked.rows) <= len(SUFFIXES) else [f"{made}-{k}" for k in range(len(asked.rows))]
-    return [text_of(value) or f"{made}-{k}" for k, value in enumerate(given)]
+    given = column_of(asked.rows, served.association_id)
+    return None if given is None else [text_of(value) or f"{asked.request_id}-{k}" for k, value in enumerate(given)]
 
 
 def column_of(rows: Sequence[Row], name: str) -> Sequence[Any] | None:

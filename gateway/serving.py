@@ -24,7 +24,7 @@ from models.package import ModelPackage
 from models.registry import Registry
 from models.schema import TOGETHER, Encoded
 from models.types import Floats
-from stream.batches import BATCH, ROUTE_FAILED
+from stream.batches import BATCH, ROUTE_FAILED, own_ids
 from stream.clock import now_us
 from stream.control import Follower
 from stream.errors import JournalFull
@@ -192,7 +192,8 @@ class Serving:
 
     async def _predict_routed(self, served: Served, asked: Asked, begun: int, decoded: int) -> dict[str, Any]:
         """Each part by its own model; nothing is recorded before it is sure that the request is answered."""
-        parts = parts_of(served, asked, association_ids(served, asked))
+        ids = association_ids(served, asked) or own_ids(asked.request_id, 0, len(asked.rows))
+        parts = parts_of(served, asked, ids)
         for _, part, _ in parts:
             check_more(asked, part.package)
         encoded = [await encode_in_blocks(part.package.plan.schema, some) for _, part, some in parts]
@@ -251,7 +252,7 @@ class Serving:
 
     def _finish(self, served: Served, asked: Asked, encoded: Encoded, output: Floats, times: tuple[int, int, int, int]) -> dict[str, Any]:
         """Journal, then answer. Only the journal may still refuse: nothing is recorded then."""
-        ids = association_ids(served, asked)
+        given = association_ids(served, asked)
         moments = asked.timestamps if asked.timestamps is not None else row_times(served, asked.rows)
         humbled = humble(served, encoded, output, (times[-1] - times[0]) / 1e6) if served.rules else None
         output = humbled.output if humbled else output
@@ -260,16 +261,17 @@ class Serving:
         if humbled and target.task != "regression":
             for row, rule in humbled.acted.items():
                 chosen[row] = overridden(rule, served.package.schema) if rule.action == "override" else chosen[row]
-        columnar = asked.columnar and len(ids) >= TOGETHER and not (encoded.errors or humbled or asked.explain or asked.interval)
+        labels = [""] * len(output) if target.task == "regression" else [target.classes[k] for k in chosen]
+        columnar = asked.columnar and len(output) >= TOGETHER and not (encoded.errors or humbled or asked.explain or asked.interval)
         every: Any = np.ascontiguousarray(output) if columnar else output.tolist()
-        answer = self._answer(served, asked, encoded, every, chosen, ids)
+        answer = self._answer(served, asked, encoded, every, labels, given)
         if humbled:
             say_humility(answer["predictions"], humbled)
         if asked.explain or asked.interval:
             add_more(answer["predictions"], served, asked, encoded, output, chosen)
         answered = time.perf_counter_ns()
         latency = (times[-1] - times[0]) / 1000
-        answer["position"], answer["recorded"] = self._record(served, asked, encoded, every, chosen, ids, moments, latency, humbled)
+        answer["position"], answer["recorded"] = self._record(served, asked, encoded, (every, chosen, labels), given, moments, latency, humbled)
         if encoded.wrong:  # the request is answered; the rows that could not be scored are remembered by what spoilt them
             self.refused(served.name, asked.request_id, 200, "wrong_type", latency, asked.consumer, encoded.wrong)
         self._telemetry.rows[served.name] += len(asked.rows)
@@ -288,13 +290,15 @@ class Serving:
             self._telemetry.unrecorded[name] += 1
 
     def _record(
-        self, served: Served, asked: Asked, encoded: Encoded, every: Any, chosen: list[int], ids: list[str], times: list[int] | None, latency: float, humbled: Humbled | None
+        self, served: Served, asked: Asked, encoded: Encoded, said: tuple[Any, list[int], list[str]], ids: list[str] | None, times: list[int] | None, latency: float, humbled: Humbled | None
     ) -> tuple[str, bool]:
-        values, classes, probabilities = columns_of(served, every, chosen)
+        values, probabilities = columns_of(served, *said[:2])
+        classes = said[2]
         rows, columns = encoded.logged, encoded.columns
         humility = [hits_text(humbled, k) for k in range(len(rows))] if humbled and humbled.hits else None
         if encoded.errors:
             good = [k for k in range(len(rows)) if k not in encoded.errors]
+            ids = ids or own_ids(asked.request_id, 0, len(rows))
             rows, ids = [rows[k] for k in good], [ids[k] for k in good]
             times = [times[k] for k in good] if times else None
             values, classes = [values[k] for k in good], [classes[k] for k in good]
@@ -313,7 +317,7 @@ class Serving:
                 "id": asked.request_id,
                 "r0": asked.first + at,
                 "ts": times[at:end] if times else None,
-                "a": ids[at:end],
+                "a": ids[at:end] if ids is not None else None,
                 "y": values[at:end],
                 "k1": classes[at:end],
                 "q": probabilities[at:end],
@@ -322,6 +326,7 @@ class Serving:
             }
             if columns is not None:
                 record["cols"] = {name: values[at:end] for name, values in columns.items()}
+                record["names"], record["x"] = served.package.schema.numeric, served.package.schema.numbers(encoded.matrix[at:end])
             else:
                 record["rows"] = rows[at:end]
             if not asked.monitored:
@@ -337,20 +342,23 @@ class Serving:
                 return "", False
         return f"{source}={sequence}" if source else "", True
 
-    def _answer(self, served: Served, asked: Asked, encoded: Encoded, every: Any, chosen: list[int], ids: list[str]) -> dict[str, Any]:
+    def _answer(self, served: Served, asked: Asked, encoded: Encoded, every: Any, labels: list[str], given: list[str] | None) -> dict[str, Any]:
         target = served.package.schema.target
         predictions: list[dict[str, Any]] = []
-        outputs = None
+        outputs, ids = None, given or []
         if isinstance(every, np.ndarray):
-            outputs = Outputs([target.classes[k] for k in chosen] if target.task != "regression" else None, every)
-        elif target.task == "regression":
-            predictions = [{"row": k, "association_id": ids[k], "prediction": row[0]} for k, row in enumerate(every)]
+            outputs = Outputs(labels if target.task != "regression" else None, every)
         else:
+            ids = ids or own_ids(asked.request_id, 0, len(every))
             names = target.classes
-            predictions = [
-                {"row": k, "association_id": made, "prediction": names[best], "probabilities": dict(zip(names, p))}  # noqa: B905 - as many as classes
-                for k, (made, best, p) in enumerate(zip(ids, chosen, every))  # noqa: B905 - one a row
-            ]
+            predictions = (
+                [{"row": k, "association_id": ids[k], "prediction": row[0]} for k, row in enumerate(every)]
+                if target.task == "regression"
+                else [
+                    {"row": k, "association_id": made, "prediction": label, "probabilities": dict(zip(names, p))}  # noqa: B905 - as many as classes
+                    for k, (made, label, p) in enumerate(zip(ids, labels, every))  # noqa: B905 - one a row
+                ]
+            )
         for k, notes in encoded.warnings.items() if outputs is None else ():
             predictions[k]["warnings"] = notes
         for k, error in encoded.errors.items():

@@ -10,8 +10,9 @@ import numpy as np
 from gateway.admission import within
 from gateway.asked import Asked, Served
 from gateway.errors import ApiError
+from models.columns import joined
 from models.schema import Encoded, Schema
-from models.types import Floats, Row
+from models.types import Floats
 
 BLOCK = 1000
 MOST_ROW_BYTES = 4 << 20
@@ -50,31 +51,33 @@ async def score_in_blocks(served: Served, encoded: Encoded, deadline: int) -> Fl
 
 async def encode_in_blocks(schema: Schema, asked: Asked) -> Encoded:
     """Encode a large request block by block, so that other requests go in between."""
-    matrices: list[Floats] = []
-    logged: list[Row] = []
+    parts: list[Encoded] = []
     warnings: dict[int, list[str]] = {}
     errors: dict[int, str] = {}
-    wrong: list[dict[str, int]] = []
     for at in range(0, len(asked.rows), BLOCK):
         part = schema.encode_rows(asked.rows[at : at + BLOCK], strict=asked.strict)
-        matrices.append(part.matrix)
-        logged.extend(part.logged)
+        parts.append(part)
         warnings |= {at + k: notes for k, notes in part.warnings.items()}
         errors |= {at + k: error for k, error in part.errors.items()}
-        wrong.append(part.wrong)
         await asyncio.sleep(0)
         within(asked.deadline)
-    return Encoded(np.concatenate(matrices), logged, warnings, errors, wrong=sum_of(wrong))
+    first = parts[0].columns
+    columns = None
+    if first is not None and all(part.columns is not None and part.columns.keys() == first.keys() for part in parts):
+        columns = {name: joined([part.columns[name] for part in parts if part.columns is not None]) for name in first}
+    logged = asked.rows if columns is not None else [row for part in parts for row in part.logged]
+    return Encoded(np.concatenate([part.matrix for part in parts]), logged, warnings, errors, columns, sum_of([part.wrong for part in parts]))
 
 
-def columns_of(served: Served, every: Any, chosen: list[int]) -> tuple[Any, list[str], Any]:
-    """Value, class and probabilities of each row, as the journal keeps them; `every` row's outputs, as lists or as an array."""
-    target = served.package.schema.target
+def columns_of(served: Served, every: Any, chosen: list[int]) -> tuple[Any, Any]:
+    """Value and probabilities of each row, as the journal keeps them; `every` row's outputs, as lists or as an array."""
+    values: Any
+    task = served.package.schema.target.task
     if isinstance(every, np.ndarray):
-        place: Any = 0 if target.task == "regression" else 1 if target.task == "binary" else chosen
-        values = every[np.arange(len(every)), place]
-        return (values, [""] * len(every), [[]] * len(every)) if target.task == "regression" else (values, [target.classes[k] for k in chosen], every)
-    if target.task == "regression":
-        return [row[0] for row in every], [""] * len(every), [[]] * len(every)
-    values = [p[1] for p in every] if target.task == "binary" else [p[k] for p, k in zip(every, chosen, strict=True)]
-    return values, [target.classes[k] for k in chosen], every
+        values = every[np.arange(len(every)), chosen] if task == "multiclass" else every[:, 0 if task == "regression" else 1].copy()
+    elif task == "multiclass":
+        values = [p[k] for p, k in zip(every, chosen, strict=True)]
+    else:
+        place = 0 if task == "regression" else 1
+        values = [p[place] for p in every]
+    return values, [[]] * len(every) if task == "regression" else every

@@ -28,7 +28,10 @@ def softmax(x: Floats) -> Floats:
 
 def two_columns(p: Floats) -> Floats:
     """Probabilities of both classes from the positive one's."""
-    return np.column_stack([1.0 - p, p])
+    out = np.empty((len(p), 2))
+    np.subtract(1.0, p, out=out[:, 0])
+    out[:, 1] = p
+    return out
 
 
 def shares(weights: Floats | None, rows: int) -> Floats:

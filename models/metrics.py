@@ -46,8 +46,13 @@ class Metric:
 
 def decide(p: Floats) -> Ints:
     """The class of each row: argmax of the probabilities rounded to 12 digits, first label wins."""
-    if p.shape == (1, 2) and abs(p[0, 1] - p[0, 0]) > CLEAR:
-        return np.array([int(p[0, 1] > p[0, 0])])
+    if p.shape == (1, 2):
+        if abs(p[0, 1] - p[0, 0]) > CLEAR:
+            return np.array([int(p[0, 1] > p[0, 0])])
+    elif p.shape[1] == 2 and len(p):  # noqa: PLR2004
+        lead = p[:, 1] - p[:, 0]
+        if np.abs(lead).min() > CLEAR:
+            return np.asarray(lead > 0, dtype=np.int64)
     return np.asarray(np.argmax(np.round(p, 12), axis=1), dtype=np.int64)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -60,8 +61,7 @@ class Target:
 class Encoded:
     """Rows made ready: base matrix, the values to log, and what was odd about each row.
 
-    `columns` are the same values to log by name, where the rows were read together; `wrong` counts the rows that a value of the wrong
-    type spoilt, by input.
+    Of rows that were read together `columns` are the values to log beside the numeric inputs, which the matrix has; `wrong` counts the rows that a wrong type spoilt, by input.
     """
 
     matrix: Floats
@@ -89,8 +89,17 @@ class Schema:
         object.__setattr__(self, "_plan", tuple(plan))
         known = {f.name for f in self.features} | set(self.unused) | {self.target.name}
         object.__setattr__(self, "_known", frozenset(known))
+        object.__setattr__(self, "_places", np.array([k for k, feature in enumerate(self.features) if feature.kind != "categorical"], dtype=np.int64))
         object.__setattr__(self, "_inputs", frozenset(f.name for f in self.features))
-        object.__setattr__(self, "_numbers_only", all(f.kind != "categorical" for f in self.features))
+
+    @cached_property
+    def numeric(self) -> tuple[str, ...]:
+        """The names of the numeric inputs."""
+        return tuple(feature.name for feature in self.features if feature.kind != "categorical")
+
+    def numbers(self, matrix: Floats) -> Floats:
+        """The columns of a base matrix that are numeric inputs."""
+        return np.ascontiguousarray(matrix) if len(self.numeric) == len(self.features) else np.asarray(matrix.take(self._places, axis=1))  # type: ignore[attr-defined]
 
     @property
     def names(self) -> list[str]:
@@ -104,8 +113,8 @@ class Schema:
             pass
         elif isinstance(rows, Columns):
             matrix = rows.matrix
-            if matrix is not None and self._numbers_only and np.count_nonzero(np.abs(matrix) <= LARGEST) == matrix.size:  # type: ignore[attr-defined]
-                return Encoded(matrix, rows, columns=rows.by_name)
+            if matrix is not None and len(self.numeric) == len(self.features) and np.count_nonzero(np.abs(matrix) <= LARGEST) == matrix.size:
+                return Encoded(matrix, rows, columns={})
             together = self._encode_columns(rows.by_name, len(rows))
         else:
             together = self._encode_together(rows)
@@ -170,7 +179,7 @@ class Schema:
         if switches or rows is None:
             columns = columns | switches
             rows = Columns(columns, count)
-        return Encoded(matrix, rows, warnings, columns=columns)
+        return Encoded(matrix, rows, warnings, columns={name: values for name, values in columns.items() if name not in self.numeric})
 
     def _plain(self, columns: dict[str, Column]) -> bool:
         """Whether the columns that are no inputs are known, and logged as they are."""

@@ -21,6 +21,7 @@ VERSION = "1"
 MOST_ROWS = 5000
 CHAMPION, BATCH = "champion", "batch"  # roles of what was asked: watched, or only recorded
 ACTED_ON = 4
+SUFFIXES = [f"-{k}" for k in range(1000)]
 ROUTE_FAILED = "route_failed"  # code of a refusal, before the model: the request was answered, by the champion in its place
 WRONG = pa.map_(pa.string(), pa.uint32())  # rows that a value of the wrong type spoilt, by input
 
@@ -91,7 +92,18 @@ def prediction_batches(records: Iterable[dict[str, Any]], journal: str) -> Itera
 
 def rows_in(record: dict[str, Any]) -> int:
     """How many rows a record of predictions or actuals holds, as rows or as columns."""
-    return len(record["rows"] if "rows" in record else record["a"])
+    return len(record["rows"] if "rows" in record else record["y"])
+
+
+def own_ids(request_id: str, first: int, count: int) -> list[str]:
+    """The association ids of rows that came with none: the request's id and the number of the row in it.
+
+    >>> own_ids("r", 2, 2)
+    ['r-2', 'r-3']
+    """
+    if first + count <= len(SUFFIXES):
+        return [request_id + suffix for suffix in SUFFIXES[first : first + count]]
+    return [f"{request_id}-{k}" for k in range(first, first + count)]
 
 
 def chunked(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -116,7 +128,7 @@ def prediction_columns(records: list[dict[str, Any]]) -> dict[str, pa.Array]:
         "sequence": pa.array(np.repeat([r["s"] for r in records], counts).astype(np.int64)),
         "row": pa.array(np.concatenate([np.arange(r.get("r0", 0), r.get("r0", 0) + n) for r, n in zip(records, counts, strict=True)]).astype(np.int32)),
         "request_id": repeated([r["id"] for r in records], counts),
-        "association_id": pa.array([a for r in records for a in r["a"]], pa.string()),
+        "association_id": pa.array([a for r, n in zip(records, counts, strict=True) for a in (r["a"] if r["a"] is not None else own_ids(r["id"], r.get("r0", 0), n))], pa.string()),
         "occurred_at": pa.array([t for r, n in zip(records, counts, strict=True) for t in (r["ts"] or [r["t"]] * n)], pa.int64()),
         "recorded_at": pa.array(np.repeat([r["t"] for r in records], counts).astype(np.int64)),
         "latency_us": pa.array(np.repeat([r["lat"] for r in records], counts).astype(np.float64)),

@@ -234,19 +234,30 @@ def with_arrays(record: Record) -> bytes:
 
 
 def decoded(body: memoryview) -> Record:
-    """A record out of its bytes: arrays as lists, NaN as None."""
+    """A record out of its bytes: arrays as lists, NaN as None; the matrix "x" as the columns "names"."""
     arrays = body[0] == MARK
     at = ARRAYS.size + ARRAYS.unpack_from(body)[1] if arrays else len(body)
     record: Record = orjson.loads(body[ARRAYS.size : at] if arrays else body)
     for inside, name, *shape in record.pop("arrays") if arrays else ():
         end = at + 8 * math.prod(shape)
         values = np.frombuffer(body[at:end]).reshape(shape)
+        if name == "x":
+            record.pop("x")
+            record["cols"] |= {column: none_for_nan(of) for column, of in zip(record.pop("names"), values.T, strict=True)}
+            at = end
+            continue
         holder, at = record["cols"] if inside else record, end
-        if (absent := np.isnan(values)).any():
-            values = values.astype(object)
-            values[absent] = None
-        holder[name] = values.tolist()
+        holder[name] = none_for_nan(values)
     return record
+
+
+def none_for_nan(values: Any) -> list[Any]:
+    """An array as lists, None for what is missing."""
+    if (absent := np.isnan(values)).any():
+        values = values.astype(object)
+        values[absent] = None
+    plain: list[Any] = values.tolist()
+    return plain
 
 
 def read(folder: Path, after: dict[int, int]) -> Iterator[Record]:

@@ -58,7 +58,7 @@ def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[
     accuracy = accuracy_answer(log, registry, catalog, window, whole_story=True)
     quality = quality_answer(log, registry, window, deployment.now.champion)
     groups = fairness(log, window, target, asked["by"], asked["favorable"]) if asked["by"] else None
-    health = health_answer(log, replace(window, bucket=BUCKETS[fitting_bucket(log, deployment.name, "recorded_at")]), sketched=True)
+    health = health_answer(log, replace(window, bucket=BUCKETS[fitting_bucket(log, deployment.name, "arrivals")]), sketched=True)
     watch = catalog.watch
     return {
         "health": health,

@@ -117,11 +117,11 @@ def watched(watch: Watch, name: str) -> dict[str, Any]:
     return {"alert_rules": rules, "policies": policies, "runs": [{"run": r, "at": iso(r.started_at)} for r in watch.runs_of(name)[:20]]}
 
 
-def fitting_bucket(log: EventLog, name: str, times: str = "occurred_at") -> str:
-    """The bucket that cuts a deployment's life, by event time or by arrival (`recorded_at`), into a readable number of points."""
-    rows = log.rows(f"SELECT dateDiff('minute', min({times}), max({times})) / 60 AS hours FROM predictions_log WHERE deployment = {{d:String}}", {"d": name})
+def fitting_bucket(log: EventLog, name: str, minutes: str = "drift_counts") -> str:
+    """The bucket that cuts a deployment's life, by event time or by arrival (`arrivals`), into a readable number of points."""
+    rows = log.rows(f"SELECT dateDiff('minute', min(minute), max(minute)) / 60 AS hours FROM {minutes} WHERE deployment = {{d:String}}", {"d": name})
     hours = rows[0]["hours"] if rows else 0
-    if times != "occurred_at" and hours <= 2:  # noqa: PLR2004
+    if minutes == "arrivals" and hours <= 2:  # noqa: PLR2004
         return "1m"
     return "1h" if hours <= 72 else "1d" if hours <= 24 * 60 else "7d"  # noqa: PLR2004
 
@@ -130,7 +130,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     """Everything the page shows; `url` is where its reader reached this gateway."""
     log, registry, catalog = app[EVENT_LOG], app[REGISTRY], app[FOLLOWER].catalog
     window = Window(found["name"], bucket=BUCKETS[bucket])
-    health = health_answer(log, replace(window, bucket=BUCKETS[fitting_bucket(log, found["name"], "recorded_at")]), sketched=True)
+    health = health_answer(log, replace(window, bucket=BUCKETS[fitting_bucket(log, found["name"], "arrivals")]), sketched=True)
     drift = drift_answer(log, registry, window, found["champion"]["model_id"])
     served = accuracy_answer(log, registry, catalog, window)
     by_model = {}

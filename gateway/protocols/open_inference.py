@@ -23,7 +23,6 @@ from gateway.protocols.native import json_object, moments, texts
 from gateway.protocols.run import Given
 from models.columns import Column, Columns, plain_values
 from models.schema import TOGETHER
-from models.types import Floats
 
 HEADER = "Inference-Header-Content-Length"
 NUMPY = {
@@ -90,7 +89,7 @@ def read(body: bytes, length: str | None, served: Served) -> Read:
         raise ApiError(400, "no_inputs", "inputs must be a list of tensors")
     wanted_outputs(document, served)
     columns: dict[str, Column] = {}
-    matrix: Floats | None = None
+    whole: Columns | None = None
     count, at = -1, 0
     for item in inputs:
         name, shape, values, at = tensor(item, rest, at)
@@ -98,7 +97,10 @@ def read(body: bytes, length: str | None, served: Served) -> Read:
             raise ApiError(400, "wrong_shape", f"input {name!r} has {shape[0]} rows, the others {count}")
         count = shape[0]
         if isinstance(values, np.ndarray) and shape[1:] == [len(served.package.schema.features)] and shape[1] > 1:
-            values = matrix = values.reshape(shape)
+            values = values.reshape(shape)
+            if len(inputs) == 1:
+                whole = Columns(served.package.schema.names, count, values)
+                break
         found = columns_of(name, shape, values, served)
         if twice := sorted(found.keys() & columns.keys()):
             raise ApiError(400, "duplicate_columns", f"more than one input gives {twice[0]!r}")
@@ -111,8 +113,7 @@ def read(body: bytes, length: str | None, served: Served) -> Read:
         given = plain_values(columns.pop(IDS))
     ids = given if given is not None else parameters.get("association_ids")
     times = parameters.get("timestamps")
-    matrix = matrix if len(columns) == len(served.package.schema.features) else None
-    return Read(document, Columns(columns, count, matrix), texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, timeout_of(parameters))
+    return Read(document, whole if whole is not None else Columns(columns, count), texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, timeout_of(parameters))
 
 
 def timeout_of(parameters: dict[str, Any]) -> int:

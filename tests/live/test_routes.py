@@ -164,13 +164,23 @@ def test_a_canary_is_watched_for_what_it_says_otherwise(system, models):
     assert "disagreement.mean of model" in found["versions"][-1]["reason"]
 
 
-@pytest.fixture(scope="module")
-def failing(system, models):
-    """A model whose answers are no numbers: the linear one with every weight lost."""
+def weights_lost(member):
+    """The linear model's answers are no numbers."""
+    return replace(member, tables=[np.full_like(table, np.nan) for table in member.tables])
+
+
+def levels_lost(member):
+    """It answers a row without values, as at the warm-up, and raises at one of a level that it does not have."""
+    pieces = [{**piece, "kind": "index", "edges": None, "index": [0]} for piece in member.pieces]
+    return replace(member, pieces=pieces, tables=[table[-1:] for table in member.tables])
+
+
+@pytest.fixture(scope="module", params=[weights_lost, levels_lost])
+def failing(system, models, request):
+    """A model that is loaded and then fails."""
     registry = Registry(Artifacts((system.folder.resolve() / "artifacts").as_uri()))
     whole = registry.load(models["linear_strong"])
-    member = whole.plan.parts[0].member
-    lost = replace(member, tables=[np.full_like(table, np.nan) for table in member.tables])
+    lost = request.param(whole.plan.parts[0].member)
     digest = registry.save(replace(whole.plan, parts=(replace(whole.plan.parts[0], member=lost),)), whole.baseline, whole.metadata)
     known = next(m for m in system.api.items("/v1/models") if m["model_id"] == models["linear_strong"])
     kept = {k: known[k] for k in ("validation", "holdout", "ms_per_row", "recommended", "trained_on", "family")}
@@ -189,7 +199,7 @@ def failing(system, models):
 
 
 def test_where_a_canary_fails_the_champion_answers_and_the_canary_is_taken_back(system, models, failing):
-    rows, ids = rows_of(200, seed=8), [f"lost-{k}" for k in range(200)]
+    rows, ids = rows_of(200, seed=8), [f"{failing[:6]}-{k}" for k in range(200)]
     system.api.call("PUT", PATH + "/routes", {"routes": []})
     alone = ask(system, rows, ids)["predictions"]
     system.api.call("PUT", PATH + "/routes", {"routes": [{"model_id": failing, "share": 0.5}], "guard": [{"measure": "health.error_rate", "above": 0.2, "window": "1h", "least_rows": 5}]})

@@ -73,7 +73,13 @@ def test_rows_read_together_are_read_as_one_by_one(rows, strict):
     assert (together.warnings, together.errors) == (each.warnings, each.errors)
     assert written(together.logged) == written(each.logged)
     if together.columns is not None:
-        assert written([dict(zip(together.columns, row, strict=True)) for row in zip(*together.columns.values(), strict=True)]) == written(each.logged)
+        assert journalled(SCHEMA, together) == [{name: float(v) if type(v) is int and name in SCHEMA.numeric else v for name, v in row.items() if v is not None} for row in each.logged]
+
+
+def journalled(schema, encoded):
+    """The rows as the journal has them: numeric inputs out of the matrix, the others beside it; what is missing is left out."""
+    columns = {**encoded.columns, **dict(zip(schema.numeric, schema.numbers(encoded.matrix).T.tolist(), strict=True))}
+    return [{name: v for name, v in zip(columns, row, strict=True) if v is not None and v == v} for row in zip(*columns.values(), strict=True)]  # noqa: PLR0124 - NaN
 
 
 NUMBERS = Schema(Target("y", "binary", ("0", "1"), "1"), (Feature("n", "numeric"), Feature("m", "numeric")), ("id",))
@@ -103,11 +109,14 @@ def test_columns_are_read_as_the_rows_that_they_make(data, count, unused, arrays
 @given(values=st.lists(st.tuples(SOME, SOME), min_size=1, max_size=20))
 def test_a_tensor_of_all_numbers_is_read_as_the_rows_that_it_makes(values):
     matrix = np.array(values)
-    columns = Columns(dict(zip(NUMBERS.names, matrix.T.copy(), strict=True)), len(matrix), matrix)
+    columns = Columns(NUMBERS.names, len(matrix), matrix)
     found, each = NUMBERS.encode_rows(columns), NUMBERS.encode_each(list(columns))
     assert np.array_equal(found.matrix, each.matrix, equal_nan=True)
     assert (found.warnings, found.errors, found.wrong) == (each.warnings, each.errors, each.wrong)
     assert written(found.logged) == written(each.logged)
+    assert written(columns[1:]) == written(list(columns)[1:])
+    if found.columns is not None:
+        assert written(journalled(NUMBERS, found)) == written([{name: v for name, v in row.items() if v is not None} for row in each.logged])
 
 
 def test_plain_rows_are_read_together():

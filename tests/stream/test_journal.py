@@ -149,9 +149,11 @@ def test_arrays_in_a_record_come_back_as_lists(tmp_path):
     journal = Journal(tmp_path, most=1 << 20)
     plain = {"k": "p", "q": [[0.25, 0.75]] * 3, "y": [0.75] * 3, "cols": {"a": [1.5, None, -0.0], "b": ["x", "y", None], "c": [1e300, 2.0, 3.0]}}
     given = {"k": "p", "q": np.array(plain["q"]), "y": np.array(plain["y"]), "cols": {"a": np.array([1.5, np.nan, -0.0]), "b": plain["cols"]["b"], "c": np.array(plain["cols"]["c"])}}
-    for record in (given, {"k": "p", "q": np.array([[1.0]]), "rows": [{"a": 1}]}, {**plain, "cols": dict(plain["cols"])}, {"k": "x", "status": 503}):
+    matrix = {**plain, "cols": {"b": plain["cols"]["b"]}, "names": ("a", "c"), "x": np.column_stack([given["cols"]["a"], given["cols"]["c"]])}
+    for record in (matrix, given, {"k": "p", "q": np.array([[1.0]]), "rows": [{"a": 1}]}, {**plain, "cols": dict(plain["cols"])}, {"k": "x", "status": 503}):
         journal.append(0, record, 7)
     found = [{k: v for k, v in record.items() if k not in "spt"} for record in read(journal.folder, {})]
-    assert found == [plain, {"k": "p", "q": [[1.0]], "rows": [{"a": 1}]}, plain, {"k": "x", "status": 503}]
-    assert [list(record["cols"]) for record in (found[0], found[2])] == [["a", "b", "c"]] * 2
+    assert found[0] == plain, "a matrix is read as its columns"
+    assert found[1:] == [plain, {"k": "p", "q": [[1.0]], "rows": [{"a": 1}]}, plain, {"k": "x", "status": 503}]
+    assert [list(record["cols"]) for record in (found[1], found[3])] == [["a", "b", "c"]] * 2
     journal.close()
