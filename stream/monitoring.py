@@ -47,7 +47,7 @@ def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: st
     package = package_of(registry, model_id)
     baseline, importance = look.baseline or package.baseline, package.metadata["importance"]
     counts_of = partial(bin_counts, log, registry, model_id, baseline=look.baseline)
-    other = reference_of(look.reference, window, counts_of, baseline.size)
+    other = reference_of(look.reference, window, partial(counts_of_all, log, registry, model_id, baseline=look.baseline), baseline.size)
     sql, rows = counts_of(window)
     total = np.zeros(baseline.size, dtype=np.int64)
     buckets = []
@@ -93,10 +93,19 @@ def bin_counts(log: EventLog, registry: Registry, model_id: str, window: Window,
     return counts_from_rows(log, registry, window, model_id, baseline)
 
 
-def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id: str, baseline: Baseline | None = None) -> tuple[str, list[dict[str, Any]]]:
-    """Bin counts a bucket where no fold has them: of a segment, as they were known at a time, in other bins."""
-    condition = replace(window, model_id=model_id).where()
-    found, _ = recount(log, registry, window.deployment, condition, {model_id: baseline} if baseline else None)
+def counts_of_all(log: EventLog, registry: Registry, model_id: str, window: Window, baseline: Baseline | None = None) -> tuple[str, list[dict[str, Any]]]:
+    """Bin counts a bucket of all that was answered, by this model or by those before it: their rows as this one reads them, with what was said of them."""
+    window = replace(window, model_id="")
+    answered = {row["baseline_id"] for row in log.rows(f"SELECT DISTINCT baseline_id FROM drift_counts WHERE {window.minutes()}")}
+    if answered <= {model_id}:
+        return bin_counts(log, registry, model_id, window, baseline)
+    return counts_from_rows(log, registry, window, model_id, baseline, by="")
+
+
+def counts_from_rows(log: EventLog, registry: Registry, window: Window, model_id: str, baseline: Baseline | None = None, by: str | None = None) -> tuple[str, list[dict[str, Any]]]:
+    """Bin counts a bucket where no fold has them: of a segment, as they were known at a time, in other bins; of the rows that the model answered, or `by` another (empty: by any)."""
+    condition = replace(window, model_id=model_id if by is None else by).where()
+    found, _ = recount(log, registry, window.deployment, condition, model_id, baseline)
     buckets: dict[int, Any] = {}
     for (_, minute), bucket in found.items():
         counts = bucket[:-SUMS]

@@ -178,7 +178,8 @@ class Publisher:
             if await asyncio.to_thread(journals.trim_folder, folder, after):
                 os.close(handle)
                 del self._adopted[folder]
-                self._readers.pop(folder, None)
+                if (reader := self._readers.pop(folder, None)) is not None:
+                    reader.close()
                 self._read = {s: n for s, n in self._read.items() if not s.startswith(folder.name + "/")}
 
     def _adopt(self) -> None:

@@ -48,30 +48,34 @@ ORDER BY recorded_at, event_id LIMIT {CHUNK}"""
         after = f"(fromUnixTimestamp64Micro({found.column('recorded')[-1].as_py()}), {literal(found.column('event_id')[-1].as_py())})"
 
 
-def recount(log: EventLog, registry: Registry, deployment: str, condition: str = "1", baselines: dict[str, Baseline] | None = None) -> tuple[Counts, int]:
-    """Counts of each baseline and minute, and how many rows were read; `baselines` takes the place of models' own."""
+def recount(log: EventLog, registry: Registry, deployment: str, condition: str = "1", reader: str = "", baseline: Baseline | None = None) -> tuple[Counts, int]:
+    """Counts of each model and minute, and how many rows were read.
+
+    Each model's rows are read as it reads them, into the bins of its own baseline; or all rows as the model `reader` does, into its own bins or others.
+    """
     counts: Counts = {}
     rows = 0
     for page in pages(log, deployment, condition):
         rows += page.num_rows
         for model_id in pc.unique(page.column("model_id")).to_pylist():
-            package = package_of(registry, model_id)
-            add(counts, package, model_id, (baselines or {}).get(model_id, package.baseline), page.filter(pc.equal(page.column("model_id"), model_id)))
+            package, own = package_of(registry, reader or model_id), page.filter(pc.equal(page.column("model_id"), model_id))
+            comparable = package_of(registry, model_id).schema.target.classes == package.schema.target.classes
+            add(counts, package, reader or model_id, baseline or package.baseline, own, comparable=comparable)
     return counts, rows
 
 
-def add(counts: Counts, package: ModelPackage, model_id: str, baseline: Baseline, part: pa.Table) -> None:
-    """Count one model's rows."""
+def add(counts: Counts, package: ModelPackage, model_id: str, baseline: Baseline, part: pa.Table, *, comparable: bool = True) -> None:
+    """Count rows as one model reads them; answers of other classes than its own are missing."""
     minutes, group = np.unique(part.column("time").to_numpy() // MINUTE, return_inverse=True)
-    found = counted(package, baseline, logged(part), part, group, len(minutes))
+    found = counted(package, baseline, logged(part), part, group, len(minutes), comparable=comparable)
     for minute, row in zip(minutes.tolist(), found, strict=True):
         key = (model_id, minute)
         counts[key] = counts[key] + row if key in counts else row
 
 
-def counted(package: ModelPackage, baseline: Baseline, inputs: pa.Table, answers: pa.Table, group: Ints, size: int) -> Ints:
+def counted(package: ModelPackage, baseline: Baseline, inputs: pa.Table, answers: pa.Table, group: Ints, size: int, *, comparable: bool = True) -> Ints:
     """Rows as counts over a baseline's bins, then their sums: (size, bins and sums); a row counts in its group."""
-    score = drift_score(package.schema.target, outputs_from(package, answers))
+    score = drift_score(package.schema.target, outputs_from(package, answers)) if comparable else np.full(len(answers), np.nan)
     counts = baseline.counts(base_of(package.schema, inputs), score, group.astype(np.int64), size)
     return np.hstack([counts, baseline.sums(column(answers, "predicted_value").to_numpy(), group, size)])
 

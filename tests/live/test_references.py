@@ -220,3 +220,28 @@ def test_without_a_payoff_nothing_is_said_of_worth(system, weekly):
     del weekly
     system.api.call("PATCH", D, {"payoff": None})
     assert system.api.get(D + "/accuracy", bucket="30d")["totals"]["payoff"] is None
+
+
+def test_a_reference_holds_what_the_champions_before_answered(system, tmp_path_factory):
+    deploy_small(system, tmp_path_factory.mktemp("heirs"), names=("heirs",), shadows=())
+    project = next(p["project_id"] for p in system.api.items("/v1/projects") if p["target"] == "y")
+    champion = system.api.get("/v1/deployments/heirs")["champion"]["model_id"]
+    heir = next(m["model_id"] for m in system.api.get(f"/v1/projects/{project}/leaderboard")["models"] if m["model_id"] != champion and m["blueprint"] != "constant")
+    rng = random.Random(5)
+
+    def ask(first, shift):
+        rows = [{"x": rng.gauss(shift, 1), "z": rng.gauss(0, 1)} for _ in range(400)]
+        times = [(MONDAY + dt.timedelta(days=first, minutes=k)).isoformat() for k in range(400)]
+        return system.api.post("/v1/deployments/heirs/predictions", {"rows": rows, "timestamps": times})["position"]
+
+    ask(0, 2)
+    system.api.call("PUT", "/v1/deployments/heirs/champion", {"model_id": heir, "reason": "its time has come"})
+    system.api.get("/v1/deployments/heirs", after=ask(7, 2))
+    week = {"from": day(7), "to": day(8), "bucket": "1d", "reference": f"{day(0)}..{day(1)}"}
+    found = system.api.get("/v1/deployments/heirs/drift", **week)
+    assert found["model_id"] == heir
+    assert {sum(counts) for counts in bins(found, "reference").values()} == {sum(counts) for counts in bins(found, "production").values()} == {400}
+    assert status(found) == {"x": "passing", "z": "passing"}
+    assert status(system.api.get("/v1/deployments/heirs/drift", **{**week, "reference": ""}))["x"] == "failing", "the training data lie elsewhere"
+    recut = system.api.get("/v1/deployments/heirs/drift", **week, bins=4)
+    assert {sum(counts) for counts in bins(recut, "reference").values()} == {400}

@@ -1,9 +1,11 @@
 """What the journal took is there after a crash; what it could not take is refused."""
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,33 @@ def test_a_reader_behind_the_writer_sees_each_record_once_and_in_order(tmp_path,
     while found := reader.take():
         seen += [r["value"] for r in found]
     assert seen == list(range(written))
+
+
+def test_a_segment_is_freed_by_its_reader_and_not_by_who_unlinks_it(tmp_path):
+    journal = make(tmp_path, segment=300)
+    reader = Reader(journal.folder)
+    for k in range(12):
+        journal.append(0, {"value": k, "pad": "x" * 80}, 0)
+    while reader.take():
+        pass
+
+    def unlinked():
+        names = []
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the one of this listing
+                names.append(str(link.readlink()))
+        return sum(name.startswith(str(tmp_path)) and name.endswith("(deleted)") for name in names)
+
+    before = len(list(journal.folder.glob("*.seg")))
+    journal.trim({0: 9})
+    gone = before - len(list(journal.folder.glob("*.seg")))
+    assert gone > 1
+    assert unlinked() == gone
+    assert reader.take() == []
+    assert unlinked() == 0
+    journal.append(0, {"value": 12}, 0)
+    assert [r["value"] for r in reader.take()] == [12]
+    reader.close()
 
 
 def test_a_reader_waits_for_a_record_that_is_there_in_part_and_passes_a_torn_one_that_was_left(tmp_path):
