@@ -45,6 +45,7 @@ PEERS = ("fastapi", "mlserver", "litserve", "bentoml", "mlflow")
 PATHS = {"fastapi": "/predict", "mlserver": "/v2/models/flights/infer", "litserve": "/predict", "bentoml": "/predict", "mlflow": "/invocations"}
 OURS, LINEAR = "champion, two challengers", "champion, one-hot and logistic"
 JSON_TENSOR, BYTES_TENSOR, BYTES = "champion, V2 tensor as JSON", "champion, V2 tensor as bytes", "fastapi, float64 bytes"
+ALONE = {"none": "no challengers", "one": "one challenger", "five": "five challengers"}
 SHADOWS = ("linear_strong", "lightgbm", "histogram_boosting", "extra_trees", "random_forest")
 OPEN_SECONDS, OPEN_SHARE = 15, 0.7
 FIRST = ("chrt", "-f", "50", "taskset", "-c", "1")  # the generator goes before what else is on its core: its own waiting is no server's latency
@@ -168,7 +169,7 @@ def main() -> None:
             models, rows = prepare(system, folder)
             data = matrix()
             numbers(system, folder, *data)
-            deployments = {"two": SHADOWS[:2], "none": (), "five": SHADOWS, "pipeline": ()}
+            deployments = {"two": SHADOWS[:2], "none": (), "one": SHADOWS[:1], "five": SHADOWS, "pipeline": ()}
             for name, challengers in deployments.items():
                 model = "linear_strong" if name == "pipeline" else "lightgbm_deep"
                 system.api.post("/v1/deployments", {"name": name, "model_id": models[model], "association_id": "flight_id"})
@@ -181,7 +182,7 @@ def main() -> None:
             with others(folder, *data) as (ports, x):
                 cases = {(name, size): (ports[name], PATHS[name], body_of(name, x[:size])) for name in PEERS for size in (1, 100)}
                 cases |= {(OURS, size): (port, "/v1/deployments/two/predictions", orjson.dumps({"rows": one[:size]})) for size in (1, 100)}
-                cases |= {(f"champion, {'no' if name == 'none' else name} challengers", 1): (port, f"/v1/deployments/{name}/predictions", orjson.dumps({"rows": one[:1]})) for name in ("none", "five")}
+                cases |= {(f"champion, {said}", 1): (port, f"/v1/deployments/{name}/predictions", orjson.dumps({"rows": one[:1]})) for name, said in ALONE.items()}
                 for size in (1, 100):
                     cases |= {(name, size): (port, "/v2/models/numbers/infer", *tensor_of(x[:size], binary=binary)) for name, binary in ((JSON_TENSOR, False), (BYTES_TENSOR, True))}
                     cases[(BYTES, size)] = (ports["fastapi"], "/bytes", x[:size].tobytes(), 0)

@@ -234,7 +234,7 @@ class Connection(RequestHandler):
         if not opened:
             said = orjson.dumps(answer)
             return HEAD % (JSON, request_id.encode(), len(said)) + said
-        said, tail = open_inference.written(answer, read.document, served)
+        said, tail = open_inference.written(answer, read, served)
         if not tail:
             return HEAD % (JSON, request_id.encode(), len(said)) + said
         return BINARY_HEAD % (BYTES, request_id.encode(), len(said) + len(tail), len(said)) + said + tail

@@ -35,17 +35,18 @@ def package_of(registry: Registry, model_id: str) -> ModelPackage:
 
 def pages(log: EventLog, deployment: str, condition: str) -> Iterator[pa.Table]:
     """A deployment's champion rows in the table's own order, in bounded pieces."""
-    after = "(fromUnixTimestamp64Micro(0), '')"
+    after = "1"
     while True:
         sql = f"""SELECT model_id, event_id, toUnixTimestamp64Micro(recorded_at) AS recorded, toUnixTimestamp64Micro(occurred_at) AS time,
     features_num, features_cat, predicted_value, probabilities
-FROM predictions WHERE deployment = {literal(deployment)} AND role = 'champion' AND (recorded_at, event_id) > {after} AND ({condition})
+FROM predictions WHERE deployment = {literal(deployment)} AND role = 'champion' AND {after} AND ({condition})
 ORDER BY recorded_at, event_id LIMIT {CHUNK}"""
         found = log.arrow(sql, settings=DICTIONARIES)
         if not found.num_rows:
             return
         yield found
-        after = f"(fromUnixTimestamp64Micro({found.column('recorded')[-1].as_py()}), {literal(found.column('event_id')[-1].as_py())})"
+        time = f"fromUnixTimestamp64Micro({found.column('recorded')[-1].as_py()})"
+        after = f"recorded_at >= {time} AND (recorded_at, event_id) > ({time}, {literal(found.column('event_id')[-1].as_py())})"  # of the tuple alone the engine makes no range of its index: all rows before are read again
 
 
 def recount(log: EventLog, registry: Registry, deployment: str, condition: str = "1", reader: str = "", baseline: Baseline | None = None) -> tuple[Counts, int]:

@@ -11,6 +11,7 @@ import contextlib
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from gateway.errors import ApiError
 from gateway.protocols.native import json_object, moments, texts
 from gateway.protocols.run import Given
 from models.columns import Column, Columns, plain_values
-from models.schema import TOGETHER
+from models.schema import TOGETHER, Target
 
 HEADER = "Inference-Header-Content-Length"
 NUMPY = {
@@ -50,7 +51,12 @@ def metadata(served: Served) -> dict[str, Any]:
 
 def output_shapes(served: Served) -> list[dict[str, Any]]:
     """The outputs' names, types and shapes."""
-    target = served.package.schema.target
+    return shapes_of(served.package.schema.target)
+
+
+@lru_cache(maxsize=256)
+def shapes_of(target: Target) -> list[dict[str, Any]]:
+    """The outputs of models of a target."""
     if target.task == "regression":
         return [{"name": "predict", "datatype": "FP64", "shape": [-1, 1]}]
     return [
@@ -68,6 +74,7 @@ class Read:
     ids: list[str] | None
     times: list[int] | None
     timeout: int  # microseconds since it came; 0: none
+    outputs: list[tuple[dict[str, Any], bool]]  # that are asked for, and whether each is wanted as bytes
 
 
 def decode(given: Given) -> Asked:
@@ -76,7 +83,7 @@ def decode(given: Given) -> Asked:
     if version and version != str(given.served.version):
         raise ApiError(404, "unknown_version", f"{given.served.name!r} serves version {given.served.version}, not {version}")
     found = read(given.body, given.request.headers.get(HEADER), given.served)
-    given.notes["document"] = found.document
+    given.notes["read"] = found
     limits = [limit for limit in (given.deadline, given.begun + found.timeout * 1000 if found.timeout else 0) if limit]
     return given.asked(found.rows, found.ids, found.times, columnar=True, deadline=min(limits, default=0))
 
@@ -87,7 +94,7 @@ def read(body: bytes, length: str | None, served: Served) -> Read:
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(i, dict) for i in inputs):
         raise ApiError(400, "no_inputs", "inputs must be a list of tensors")
-    wanted_outputs(document, served)
+    wanted = wanted_outputs(document, served)
     columns: dict[str, Column] = {}
     whole: Columns | None = None
     count, at = -1, 0
@@ -113,7 +120,7 @@ def read(body: bytes, length: str | None, served: Served) -> Read:
         given = plain_values(columns.pop(IDS))
     ids = given if given is not None else parameters.get("association_ids")
     times = parameters.get("timestamps")
-    return Read(document, whole if whole is not None else Columns(columns, count), texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, timeout_of(parameters))
+    return Read(document, whole if whole is not None else Columns(columns, count), texts(IDS, ids, count) if ids is not None else None, moments(times, count) if times is not None else None, timeout_of(parameters), wanted)
 
 
 def timeout_of(parameters: dict[str, Any]) -> int:
@@ -223,11 +230,11 @@ def columns_of(name: str, shape: list[int], values: Column, served: Served) -> d
 
 def wanted_outputs(document: dict[str, Any], served: Served) -> list[tuple[dict[str, Any], bool]]:
     """The outputs asked for, and whether each is wanted as bytes."""
-    have = {o["name"]: o for o in output_shapes(served)}
     every = bool((document.get("parameters") or {}).get("binary_data_output", False))
     asked = document.get("outputs")
     if not asked:
-        return [(o, every) for o in have.values()]
+        return [(o, every) for o in output_shapes(served)]
+    have = {o["name"]: o for o in output_shapes(served)}
     found = []
     for item in asked:
         name = item.get("name") if isinstance(item, dict) else None
@@ -239,18 +246,18 @@ def wanted_outputs(document: dict[str, Any], served: Served) -> list[tuple[dict[
 
 def encode(answer: dict[str, Any], given: Given) -> web.Response:
     """Outputs as JSON, or as bytes behind it where that was asked."""
-    head, tail = written(answer, given.notes["document"], given.served)
+    head, tail = written(answer, given.notes["read"], given.served)
     if not tail:
         return web.Response(body=head, content_type="application/json")
     return web.Response(body=head + tail, content_type="application/octet-stream", headers={HEADER: str(len(head))})
 
 
-def written(answer: dict[str, Any], document: dict[str, Any], served: Served) -> tuple[bytes, bytes]:
+def written(answer: dict[str, Any], asked: Read, served: Served) -> tuple[bytes, bytes]:
     """The answer's JSON and the bytes behind it."""
     rows, found = answer["predictions"], answer.get("outputs")
     count = len(found.values) if found else len(rows)
     outputs, tail = [], b""
-    for shape, binary in wanted_outputs(document, served):
+    for shape, binary in asked.outputs:
         label, width = shape["name"] == "predict", shape["shape"][1]
         out: dict[str, Any] = {**shape, "shape": [count, width]}
         values: Any
@@ -273,7 +280,7 @@ def written(answer: dict[str, Any], document: dict[str, Any], served: Served) ->
     body = {
         "model_name": served.name,
         "model_version": str(answer["deployment_version"]),
-        "id": str(document.get("id") or answer["request_id"]),
+        "id": str(asked.document.get("id") or answer["request_id"]),
         "parameters": {"model_id": answer["model_id"], "request_id": answer["request_id"], "recorded": answer["recorded"], "position": answer["position"], **({"errors": orjson.dumps(errors).decode()} if errors else {})},
         "outputs": outputs,
     }
