@@ -45,7 +45,7 @@ PEERS = ("fastapi", "mlserver", "litserve", "bentoml", "mlflow")
 PATHS = {"fastapi": "/predict", "mlserver": "/v2/models/flights/infer", "litserve": "/predict", "bentoml": "/predict", "mlflow": "/invocations"}
 OURS, LINEAR = "champion, two challengers", "champion, one-hot and logistic"
 JSON_TENSOR, BYTES_TENSOR, BYTES = "champion, V2 tensor as JSON", "champion, V2 tensor as bytes", "fastapi, float64 bytes"
-ALONE = {"none": "no challengers", "one": "one challenger", "five": "five challengers"}
+ALONE = {"none": "no challengers", "single": "one challenger", "five": "five challengers"}
 SHADOWS = ("linear_strong", "lightgbm", "histogram_boosting", "extra_trees", "random_forest")
 OPEN_SECONDS, OPEN_SHARE = 15, 0.7
 FIRST = ("chrt", "-f", "50", "taskset", "-c", "1")  # the generator goes before what else is on its core: its own waiting is no server's latency
@@ -169,7 +169,7 @@ def main() -> None:
             models, rows = prepare(system, folder)
             data = matrix()
             numbers(system, folder, *data)
-            deployments = {"two": SHADOWS[:2], "none": (), "one": SHADOWS[:1], "five": SHADOWS, "pipeline": ()}
+            deployments = {"two": SHADOWS[:2], "none": (), "single": SHADOWS[:1], "five": SHADOWS, "pipeline": ()}
             for name, challengers in deployments.items():
                 model = "linear_strong" if name == "pipeline" else "lightgbm_deep"
                 system.api.post("/v1/deployments", {"name": name, "model_id": models[model], "association_id": "flight_id"})
