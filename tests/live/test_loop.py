@@ -171,6 +171,19 @@ def test_service_health_counts_requests_rows_and_refusals(system, streamed):
     assert health["totals"]["latency_us"]["p50"] > 0
 
 
+def test_service_health_is_the_same_from_the_rows_and_from_the_maintained_minutes(system, streamed):
+    exact, sketched = (system.api.get("/v1/deployments/flights/service-health", latency=latency, bucket="1m") for latency in ("exact", "sketched"))
+    assert (exact["sketched"], sketched["sketched"]) == (False, True)
+    for a, b in zip([*exact["buckets"], exact["totals"]], [*sketched["buckets"], sketched["totals"]], strict=True):
+        assert {k: v for k, v in a.items() if k != "latency_us"} == {k: v for k, v in b.items() if k != "latency_us"}
+        assert all((x is None and y is None) or abs(y / x - 1) < 0.021 for x, y in zip(a["latency_us"].values(), b["latency_us"].values(), strict=True))
+    for query in sketched["sql"].values():
+        system.sql(query)
+    with pytest.raises(Refusal) as wrong:
+        system.api.get("/v1/deployments/flights/service-health", latency="guessed")
+    assert wrong.value.code == "wrong_latency"
+
+
 def test_groups_of_flights_are_compared(system, streamed, deployed):
     found = system.api.get("/v1/deployments/flights/fairness", by="origin", favorable="false")
     assert {g["group"] for g in found["groups"]} == {"EWR", "JFK", "LGA"}
