@@ -33,8 +33,8 @@ from stream.errors import Malformed, NotYet, Overtaken, Superseded
 from stream.events import DataErased
 from stream.explainer import Explainer
 from stream.learners import Learners
-from stream.projections.arrivals import ARRIVALS, arrived
-from stream.projections.drift import MINUTE, DriftFold, save_all
+from stream.projections.arrivals import ARRIVALS, MINUTE, arrived
+from stream.projections.drift import DriftFold, save_all
 from stream.rebuild import rebuild
 from stream.recount import counted
 from stream.rows import actual_rows, column, event_ids, merge, refusal_rows, shared_columns

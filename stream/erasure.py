@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from models.registry import Registry
-from models.types import Bools
+from models.types import Bools, Ints
 from stream.association import literal
 from stream.batches import Batch
 from stream.clickhouse import EventLog
@@ -29,7 +29,7 @@ from stream.events import DataErased, new_id
 from stream.learners import checkpoint_of
 from stream.projections.arrivals import ARRIVALS, SIZE, SUMS, arrivals_again
 from stream.projections.drift import DriftFold
-from stream.recount import package_of, recount
+from stream.recount import Counts, package_of, recount
 
 TABLES = ("predictions_log", "association_index", "actuals_log", "outcomes_log", "explanations_log")
 WHOLE = ("refusals_log",)
@@ -81,22 +81,19 @@ class Eraser:
             affected = [(row["model_id"], int(row["minute"])) for row in self._log.rows(sql)]
             if not affected:
                 continue
-            minutes = ", ".join(str(m) for m in sorted({m for _, m in affected}))
-            rest = f"intDiv(toUnixTimestamp64Micro(occurred_at), 60000000) IN ({minutes}) AND NOT ({where})"
-            counts, _ = recount(self._log, self._registry, batch.deployment, rest)
+            sql = f"SELECT DISTINCT intDiv(toUnixTimestamp64Micro(recorded_at), 60000000) AS minute FROM predictions WHERE deployment = {literal(batch.deployment)} AND role = 'champion' AND {where}"
+            arrived = [int(row["minute"]) for row in self._log.rows(sql)]
+            counts, arrivals = self._left(batch.deployment, where, {m for _, m in affected}, arrived) if association else ({}, {})
             for model_id, minute in affected:
                 size = package_of(self._registry, model_id).baseline.size + SUMS
                 fold.replace(batch.deployment, model_id, minute, counts.get((model_id, minute), np.zeros(size, dtype=np.int64)))
-            arrived = self._arrival_minutes(batch.deployment, where)
-            rest = f"intDiv(toUnixTimestamp64Micro(recorded_at), 60000000) IN ({', '.join(map(str, arrived))}) AND NOT ({where})"
-            found = arrivals_again(self._log, batch.deployment, rest)
             for minute in arrived:
-                fold.replace(batch.deployment, ARRIVALS, minute, found.get(minute, np.zeros(SIZE + SUMS, dtype=np.int64)))
+                fold.replace(batch.deployment, ARRIVALS, minute, arrivals.get(minute, np.zeros(SIZE + SUMS, dtype=np.int64)))
 
-    def _arrival_minutes(self, deployment: str, where: str) -> list[int]:
-        """The minutes in which the champion's rows of a condition arrived."""
-        sql = f"SELECT DISTINCT intDiv(toUnixTimestamp64Micro(recorded_at), 60000000) AS minute FROM predictions WHERE deployment = {literal(deployment)} AND role = 'champion' AND {where} ORDER BY minute"
-        return [int(row["minute"]) for row in self._log.rows(sql)]
+    def _left(self, deployment: str, where: str, occurred: set[int], arrived: list[int]) -> tuple[Counts, dict[int, Ints]]:
+        """What some minutes hold without the rows that are to go: of event time, and of arrival."""
+        before, after = (f"intDiv(toUnixTimestamp64Micro({times}), 60000000) IN ({', '.join(map(str, sorted(minutes)))}) AND NOT ({where})" for times, minutes in (("occurred_at", occurred), ("recorded_at", arrived)))
+        return recount(self._log, self._registry, deployment, before)[0], arrivals_again(self._log, deployment, after)
 
     def erase(self, batch: Batch) -> list[tuple[str, DataErased]]:
         """Delete; answers what is to be told."""
@@ -107,10 +104,9 @@ class Eraser:
             where += f" AND recorded_at <= fromUnixTimestamp64Micro({row['recorded_at']})"
             lessons = f"deployment = {literal(deployment)} AND event_id IN (SELECT event_id FROM predictions_log WHERE {where})"
             self._log.command(f"ALTER TABLE learned_log DELETE WHERE {lessons}", NOW)
-            arrived = self._arrival_minutes(deployment, f"association_id = {literal(association)}") if association else []
+            self._consumers(deployment, where)
             for table in TABLES if association else (*TABLES, *WHOLE):
                 self._log.command(f"ALTER TABLE {table} DELETE WHERE {where}", NOW)
-            self._consumers(deployment, arrived if association else None)
             self._log.command(f"ALTER TABLE dead_letters_log DELETE WHERE {about(deployment, association)}", NOW)
             self._matrices(deployment, association)
             self._checkpoints(deployment)
@@ -120,15 +116,11 @@ class Eraser:
             told.append((deployment, fact))
         return told
 
-    def _consumers(self, deployment: str, minutes: list[int] | None) -> None:
-        """Forget who asked in minutes (None: in all) of which no row is left."""
-        where, times = f"deployment = {literal(deployment)}", "1"
-        if minutes is not None:
-            if not minutes:
-                return
-            times = f"minute IN ({', '.join(str(m * 60) for m in minutes)})"
-        left = f"SELECT toStartOfMinute(recorded_at) AS minute, consumer FROM predictions_log WHERE {where} AND role = 'champion' AND {times}"
-        self._log.command(f"ALTER TABLE consumers_log DELETE WHERE {where} AND {times} AND (minute, consumer) NOT IN ({left})", NOW)
+    def _consumers(self, deployment: str, where: str) -> None:
+        """Forget who asked, in a minute, for nothing but the rows that are to go; before they go, for afterwards nobody could say which minutes."""
+        known = f"deployment = {literal(deployment)} AND minute IN (SELECT toStartOfMinute(recorded_at) FROM predictions_log WHERE {where})"
+        left = f"SELECT toStartOfMinute(recorded_at) AS minute, consumer FROM predictions_log WHERE {known} AND role = 'champion' AND NOT ({where})"
+        self._log.command(f"ALTER TABLE consumers_log DELETE WHERE {known} AND (minute, consumer) NOT IN ({left})", NOW)
 
     def _checkpoints(self, deployment: str) -> None:
         """Empty the checkpoints of its learners: they hold what was learnt from the erased rows."""

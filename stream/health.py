@@ -13,10 +13,9 @@ import numpy as np
 
 from stream.clickhouse import EventLog
 from stream.clock import iso
-from stream.projections.arrivals import FIRST, quantiles
+from stream.projections.arrivals import FIRST, MINUTE, quantiles
 from stream.queries import Window
 
-MINUTE = 60_000_000
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 NAMES = ("p50", "p90", "p95", "p99")
 FAILING, WARNING = 0.01, 0.05  # shares of requests that fail by our fault, or by the client's

@@ -18,10 +18,10 @@ from models.registry import Registry
 from models.types import Floats, Ints
 from stream.association import literal
 from stream.clickhouse import DICTIONARIES, EventLog
+from stream.projections.arrivals import MINUTE
 from stream.rows import base_of, column, logged
 
 CHUNK = 50_000
-MINUTE = 60_000_000
 Counts = dict[tuple[str, int], Ints]  # (model, minute) → bins and sums
 LOADED: dict[str, ModelPackage] = {}
 

@@ -21,8 +21,8 @@ from stream.clock import iso
 from stream.concepts import Detectors, read_together
 from stream.control import COLUMNS, chained, stored_bytes
 from stream.events import CohortMatured
-from stream.projections.arrivals import SIZE, arrivals_again
-from stream.recount import MINUTE, recount
+from stream.projections.arrivals import MINUTE, SIZE, arrivals_again
+from stream.recount import recount
 
 OUTCOME = "event_id, actual_class, ifNull(actual_value, nan), actual_at, actual_received_at, actual_event_id"
 

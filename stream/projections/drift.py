@@ -30,7 +30,6 @@ from stream.errors import Overtaken, Superseded
 from stream.position import Ranges
 from stream.projections.arrivals import ARRIVALS, SUMS
 
-MINUTE = 60_000_000
 MOST_BUCKETS = 30_000
 EPOCH, SAVES = 32, 24  # a version: 32 bits of takeover, 8 of mark, 24 of save; higher is newer
 LOOK_EVERY = 2.0

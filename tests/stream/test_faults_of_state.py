@@ -172,11 +172,13 @@ def test_late_rows_are_kept_out_by_one_salt_however_many_ids_were_erased(world):
     assert world.sql("SELECT count() AS n FROM predictions WHERE $d AND role = 'champion'") == [{"n": 13}]
 
 
-def test_a_crash_between_the_steps_of_an_erasure_leaves_no_row_and_no_count(world, trained):
-    records = world.requests(6)
+@pytest.mark.parametrize("step", ["erase", "_consumers", "_matrices"])
+def test_a_crash_between_the_steps_of_an_erasure_leaves_no_row_and_no_count(world, trained, step):
+    records = world.requests(6, rows_each=1)
+    records[0]["c"] = "who asked for nothing else"
     engine = world.new_engine()
     engine.cycle(world.raws(records))
-    engine._eraser.erase = lambda _: (_ for _ in ()).throw(RuntimeError("killed"))
+    setattr(engine._eraser, step, lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
     with pytest.raises(RuntimeError):
         engine.cycle(erasure(world, "a0-0", 50))
     world.new_engine().cycle(erasure(world, "a0-0", 50))
