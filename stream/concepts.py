@@ -1,14 +1,11 @@
-"""Cohorts and the detectors that read them: the champion's errors, and inputs where that is asked for, in one recorded order.
+"""The detectors that read cohorts: the champion's errors, and inputs where that is asked for, in one recorded order.
 
-A cohort is the rows of a stretch of event time, taken once it is mature: all of its rows have their
-outcome, or the 95 % label delay has passed on the outcomes' own clock. That it matured is an event with
-the record time up to which actuals counted; later ones move metrics, not detectors. So the sequence
-that a detector has read is a SELECT, and replaying the events gives its state again.
+That a cohort matured is an event with the position of the log up to which rows counted; later ones move metrics, not
+detectors. So the sequence that a detector has read is a SELECT, and replaying the events gives its state again.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,68 +14,11 @@ import pyarrow.compute as pc
 from models.detectors import ERROR, Change, ConceptDetector, OtherDetector, errors_of, primed, priming_errors
 from models.registry import Registry
 from models.types import Floats
-from stream.association import literal
 from stream.clickhouse import EventLog
-from stream.clock import iso, now_us
+from stream.clock import iso
+from stream.cohorts import as_one, inputs_of, rows_of
 from stream.events import ChangeDetected, CohortMatured, ConceptDriftDetected
-from stream.queries import SERVED, outcomes_as_of
 from stream.recount import package_of
-
-SPAN = 86_400_000_000
-TOGETHER = 100
-CLOCKS = """SELECT toUnixTimestamp64Micro(max(actual_at)) AS known, quantileExact(0.95)(dateDiff('microsecond', occurred_at, actual_at)) AS delay, count() AS n
-FROM outcomes WHERE deployment = {d} AND role = 'champion'"""
-NEXT = "SELECT toUnixTimestamp64Micro(min(occurred_at)) AS at, toUnixTimestamp64Micro(max(occurred_at)) AS last, count() AS n FROM predictions_log WHERE deployment = {d} AND role = 'champion' AND occurred_at >= fromUnixTimestamp64Micro({after})"
-DAYS = """SELECT intDiv(toUnixTimestamp64Micro(occurred_at), {span}) AS day, count() AS n FROM {table} WHERE deployment = {d} AND role = 'champion'
-AND occurred_at >= fromUnixTimestamp64Micro({after}) AND occurred_at < fromUnixTimestamp64Micro({until}) GROUP BY day ORDER BY day"""
-COLUMNS = "model_id, event_id, toUnixTimestamp64Micro(occurred_at) AS time, predicted_class, predicted_value, actual_value, actual_class"
-
-
-def rows_of(deployment: str, cohort: CohortMatured) -> str:
-    """The SELECT of a cohort's rows in their order, as they were known when it matured."""
-    span = f"occurred_at >= fromUnixTimestamp64Micro({cohort.start}) AND occurred_at < fromUnixTimestamp64Micro({cohort.end})"
-    known = outcomes_as_of(deployment, cohort.cut, f"role = 'champion' AND {SERVED} AND {span}")
-    return f"SELECT {COLUMNS} FROM {known} ORDER BY occurred_at, event_id"
-
-
-def inputs_of(deployment: str, cohort: CohortMatured, name: str) -> str:
-    """The SELECT of an input's values over a cohort, outcome or not, in their order, as they were known when it matured."""
-    known = f"recorded_at <= fromUnixTimestamp64Micro({cohort.cut}) AND occurred_at >= fromUnixTimestamp64Micro({cohort.start}) AND occurred_at < fromUnixTimestamp64Micro({cohort.end})"
-    has = f"mapContains(features_num, {literal(name)}) AND isFinite(features_num[{literal(name)}])"
-    return f"SELECT toUnixTimestamp64Micro(occurred_at) AS time, features_num[{literal(name)}] AS value FROM predictions WHERE deployment = {literal(deployment)} AND role = 'champion' AND {known} AND {has} ORDER BY occurred_at, event_id"
-
-
-def next_cohorts(log: EventLog, deployment: str, after: int) -> list[CohortMatured]:
-    """The oldest cohorts beyond `after` (microseconds) that are mature by now, in their order; none passes one that is not."""
-    d = literal(deployment)
-    newest = log.rows(NEXT.format(d=d, after=after))[0]
-    if not int(newest["n"]):
-        return []
-    end = (max(int(newest["at"]), after) // SPAN + 1) * SPAN
-    if int(newest["last"]) < end:
-        return []  # the first stretch of time is not over
-    clocks = log.rows(CLOCKS.format(d=d))[0]
-    known = int(clocks["known"]) - max(int(clocks["delay"]), 0) if int(clocks["n"]) else 0  # what is older has had its time
-    first = matured(log, d, after, end, known)
-    return matured(log, d, after, min(end + (TOGETHER - 1) * SPAN, int(newest["last"]) // SPAN * SPAN), known) if first else []
-
-
-def matured(log: EventLog, d: str, after: int, until: int, known: int) -> list[CohortMatured]:
-    """Cohorts from `after` to `until` up to the first that is not mature."""
-    cut = now_us()
-    found: list[CohortMatured] = []
-    whole, matched = ({int(row["day"]): int(row["n"]) for row in log.rows(DAYS.format(span=SPAN, d=d, after=after, until=until, table=table))} for table in ("predictions", "outcomes"))
-    for day, rows in whole.items():
-        start, end = max(day * SPAN, after), (day + 1) * SPAN
-        if matched.get(day, 0) < rows and known < end:
-            break
-        found.append(CohortMatured(start, end, cut, rows, matched.get(day, 0), found[-1].end if found else after))
-    return found
-
-
-def read_together(cohorts: list[CohortMatured]) -> list[CohortMatured]:
-    """The first of some cohorts, as many as matured at one look."""
-    return [cohort for cohort in cohorts[:TOGETHER] if cohort.cut == cohorts[0].cut]
 
 
 class Detectors:
@@ -94,7 +34,7 @@ class Detectors:
 
     def feed(self, cohorts: list[CohortMatured]) -> list[tuple[CohortMatured, ConceptDriftDetected | ChangeDetected]]:
         """Read cohorts that matured at one look, a row after the other; answers the alarms, one a cohort, model and detector at most."""
-        whole = self._log.arrow(rows_of(self._deployment, replace(cohorts[0], end=cohorts[-1].end)))
+        whole = self._log.arrow(rows_of(self._deployment, as_one(cohorts)))
         times = whole.column("time").to_numpy()
         told: list[tuple[CohortMatured, ConceptDriftDetected | ChangeDetected]] = []
         for cohort in cohorts:

@@ -391,8 +391,10 @@ class PolicyRunFinished(Fact):
 
 @dataclass(frozen=True)
 class CohortMatured(Fact):
-    """The rows of a stretch of event time have their outcomes: detectors read it, as of the record time `cut` (microseconds).
+    """The rows of a stretch of event time have their outcomes: detectors read what the log had of it.
 
+    `cut` is when it was found so (microseconds); `position` is how far the log had come with each source of its rows and of their
+    actuals (none: an event of before, which means what was recorded by `cut`).
     `after` is where the cohort before it ended (0: it is the first; -1: not said), so that none is passed over.
     """
 
@@ -403,6 +405,7 @@ class CohortMatured(Fact):
     rows: int
     matched: int
     after: int = -1
+    position: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Window:
         if self.model_id:
             parts.append(f"model_id = {literal(self.model_id)}")
         if self.as_of is not None:
-            parts.append(f"recorded_at <= fromUnixTimestamp64Micro({self.as_of})")
+            parts.append(recorded_by(self.as_of))
         if self.segment:
             parts.append(self.segment)
         return " AND ".join(parts)
@@ -79,12 +79,27 @@ class Window:
 
 def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
     """Predictions with the latest actual that was received by a record time (microseconds), as a subquery."""
-    known = f"deployment = {literal(deployment)} AND recorded_at <= fromUnixTimestamp64Micro({as_of})"
+    return outcomes_known(deployment, recorded_by(as_of), where)
+
+
+def recorded_by(as_of: int) -> str:
+    """The condition that a row was received by a record time (microseconds)."""
+    return f"recorded_at <= fromUnixTimestamp64Micro({as_of})"
+
+
+def outcomes_known(deployment: str, known: str, where: str = "1") -> str:
+    """Predictions with their latest actual, of the rows of either that meet a condition `known`, as a subquery."""
+    known = f"deployment = {literal(deployment)} AND {known}"
     return f"""(SELECT p.*, a.latest.1 AS actual_value, a.latest.2 AS actual_class, a.latest.4 AS acted_on, a.latest.5 AS actual_at
     FROM (SELECT * FROM predictions WHERE {known} AND ({where})) AS p
     INNER JOIN (SELECT association_id, argMax((actual_value, actual_class, retracted, acted_on, occurred_at), (occurred_at, recorded_at, event_id)) AS latest
         FROM actuals WHERE {known} GROUP BY association_id) AS a
     ON p.association_id = a.association_id WHERE NOT a.latest.3)"""
+
+
+def position_of(log: EventLog) -> dict[str, int]:
+    """How far the log has come with each source: the sequence up to which it has everything."""
+    return {row["source"]: int(row["sequence"]) for row in log.rows("SELECT source, sequence FROM log_progress ORDER BY source")}
 
 
 def outcome_rows(log: EventLog, window: Window, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> tuple[str, Any]:

@@ -17,12 +17,14 @@ from stream import alerts, policies
 from stream.broker import BrokerUnavailable
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us, parse_time
-from stream.concepts import Detectors, next_cohorts, read_together
+from stream.cohorts import Maturing, read_together
+from stream.concepts import Detectors
 from stream.control import Follower
 from stream.errors import LogUnavailable, QueryRejected, Refused
 from stream.events import AlertCleared, AlertRaised, ChangeDetected, DeploymentConfigured, DriftCheckRequested, Fact, new_id
 from stream.measures import measured, newest, seconds_of
 from stream.policy_runs import PolicyRuns
+from stream.queries import position_of
 from stream.teller import Teller
 
 log = logging.getLogger("champion.steward")
@@ -41,6 +43,7 @@ class Steward:
         """Work against the log and the folded catalog."""
         self._log, self._registry, self._follower = event_log, registry, follower
         self._teller, self._runs = Teller(follower, registry.artifacts, self._say), PolicyRuns(event_log, registry, follower, self._say)
+        self._maturing: dict[str, Maturing] = {}
         self._detectors: dict[str, Detectors] = {}
         self._looked: dict[tuple[str, str], dict[str, Any]] = {}
         self._round = 0
@@ -102,7 +105,8 @@ class Steward:
     async def _concept(self, name: str) -> None:
         """The next cohorts, then what detectors say of them. A detector that this process lacks is made again from the events."""
         cohorts = self._follower.catalog.watch.cohorts.setdefault(name, [])
-        found = await asyncio.to_thread(next_cohorts, self._log, name, cohorts[-1].end if cohorts else 0)
+        maturing = self._maturing.setdefault(name, Maturing(self._log, name))
+        found = await asyncio.to_thread(maturing.look, cohorts[-1].end if cohorts else 0)
         if found:
             self._calm = 0  # there may be more, though nothing moves
             await self._follower.propose_all([(cohort, f"{cohort.start}:{cohort.cut}") for cohort in found], actor=ACTOR, deployment=name)
@@ -172,7 +176,3 @@ class Steward:
                     await self._say(DeploymentConfigured({"routes": None, "guard": None}, reason), deployment.name, f"guard:{deployment.now.version}")
                     break
 
-
-def position_of(log: EventLog) -> dict[str, int]:
-    """How far the log had come with each source when a number was read from it."""
-    return {row["source"]: int(row["sequence"]) for row in log.rows("SELECT source, sequence FROM log_progress ORDER BY source")}

@@ -18,7 +18,8 @@ from models.registry import Registry
 from stream.association import LATEST, literal
 from stream.clickhouse import EventLog
 from stream.clock import iso
-from stream.concepts import Detectors, read_together
+from stream.cohorts import read_together
+from stream.concepts import Detectors
 from stream.control import COLUMNS, chained, stored_bytes
 from stream.events import CohortMatured
 from stream.projections.arrivals import MINUTE, SIZE, arrivals_again

@@ -6,9 +6,9 @@ import numpy as np
 import orjson
 import pytest
 
-from stream.association import literal
 from stream.clock import iso, now_us
-from stream.concepts import Detectors, matured, read_together
+from stream.cohorts import Maturing, read_together
+from stream.concepts import Detectors
 from stream.events import ChangeDetected, ConceptDriftDetected
 from stream.verify import alarms
 from tests.stream.conftest import MINUTE, T0
@@ -43,9 +43,10 @@ def story(world, trained):
         other = "false" if record["k1"][0] == "true" else "true"
         facts.append([f"a{k}-0", (right or other) if day < 4 else other, record["ts"][0] + MINUTE, f"f{k}"])
     world.new_engine().cycle(world.raws(records))
-    world.new_engine().cycle(world.actuals(facts, 2000))
+    world.new_engine().cycle(world.actuals(facts, 801))
     log = world.front.reader
-    looks = [matured(log, literal(world.name), first, first + 7 * DAY, first + 9 * DAY), matured(log, literal(world.name), first + 7 * DAY, first + 8 * DAY, first + 9 * DAY)]
+    maturing, day = Maturing(log, world.name), first // DAY
+    looks = [maturing.cohorts(first, day + 7, first + 9 * DAY), maturing.cohorts(first + 7 * DAY, day + 8, first + 9 * DAY)]
     cohorts = [cohort for look in looks for cohort in look]
     assert len(cohorts) == 8
     detectors, told = Detectors(log, trained[0], world.name, ASKED), []
