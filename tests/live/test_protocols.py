@@ -81,6 +81,20 @@ def test_v2_association_ids_and_times_reach_the_log(system, spoken):
     assert {r["at"] for r in found} == {"2013-07-04 00:00:00.000000"}
 
 
+@pytest.mark.parametrize("odd", [True, None, "9", "nine", [9.0], 1 << 60, -(1 << 63)], ids=str)
+def test_a_long_tensor_with_one_odd_value_is_read_as_rows_are(system, spoken, odd):
+    meta, rows, _ = spoken
+    rows = [*rows, *rows]
+    rows[11] = {**rows[11], "hour": odd}
+    body = json.dumps({"inputs": [column(rows, i)[0] for i in meta["inputs"]]}).encode()
+    own = call(system, "POST", NATIVE, json.dumps([{**row, "hour": 9.0} if row["hour"] == [9.0] else row for row in rows]).encode())[1]["predictions"]
+    status, answer, _ = call(system, "POST", "/v2/models/spoken/infer", body)
+    assert status == 200, answer
+    proba = next(o for o in answer["outputs"] if o["name"] == "predict_proba")
+    assert proba["data"] == [(p.get("probabilities") or {}).get(label) for p in own for label in proba["parameters"]["labels"]]
+    assert json.loads(answer["parameters"].get("errors", "{}")) == {str(p["row"]): p["error"] for p in own if "error" in p}
+
+
 @pytest.mark.parametrize(("timeout", "status"), [(10_000_000, 200), (0, 200), (1, 504), (-1, 400), (1.5, 400), ("1", 400)])
 def test_v2_timeout_is_a_deadline_in_microseconds(system, spoken, timeout, status):
     meta, rows, _ = spoken
