@@ -40,7 +40,7 @@ mpl.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 RESULTS = ROOT / "results"
-SECONDS, ROUNDS, CONNECTIONS, INPUTS = 5, 3, 16, 15
+SECONDS, ROUNDS, CONNECTIONS, INPUTS = 3, 5, 16, 15
 PEERS = ("fastapi", "mlserver", "litserve", "bentoml", "mlflow")
 PATHS = {"fastapi": "/predict", "mlserver": "/v2/models/flights/infer", "litserve": "/predict", "bentoml": "/predict", "mlflow": "/invocations"}
 OURS, LINEAR = "champion, two challengers", "champion, one-hot and logistic"

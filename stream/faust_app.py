@@ -15,7 +15,7 @@ from faust.transport.drivers import aiokafka as driver
 from stream.settings import Settings
 from stream.watchdog import Place
 
-TAKE = 200
+TAKE = 64
 WITHIN = 0.03
 FETCH_WAIT_MS = 25
 LARGEST = 64 << 20
@@ -68,7 +68,7 @@ def build(
         consumer_metadata_max_age_ms=3000,
         producer_max_request_size=LARGEST,
         stream_wait_empty=False,
-        stream_buffer_maxsize=1024,
+        stream_buffer_maxsize=TAKE,
         web_enabled=False,
         worker_redirect_stdouts=False,
         logging_config=None,

@@ -13,7 +13,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from models.registry import Artifacts, Registry
@@ -42,13 +42,32 @@ from stream.watchdog import Place, Watchdog, finishes
 
 log = logging.getLogger("champion.worker")
 
-MOST_BYTES = 24 << 20
+MOST_BYTES = 8 << 20
 TELL_EVERY = 5.0
 WATCH_EVERY = 10.0
 PATIENCE = 300
 SLEPT = SESSION - 1.0  # a process that stood still for so long may have lost its partitions
 DRAIN = 2.0
 START = 30.0
+
+
+def portions(raws: list[Raw]) -> Iterator[list[Raw]]:
+    """Messages in their order, so many together as a cycle may hold: what a cycle makes of them takes a hundred times their bytes.
+
+    >>> message = Raw("t", 0, 0, bytes(MOST_BYTES // 2))
+    >>> [len(some) for some in portions([message] * 5)]
+    [2, 2, 1]
+    """
+    some: list[Raw] = []
+    size = 0
+    for raw in raws:
+        if some and size + len(raw.value) > MOST_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(raw)
+        size += len(raw.value)
+    if some:
+        yield some
 
 
 class Worker:
@@ -132,10 +151,11 @@ class Worker:
                 size += sum(len(r.value) for r in taken[-1][0])
             self._held = [(raw.topic, raw.partition) for raws, _ in taken for raw in raws]
             await self._same_broker()
-            report = await self._until_done([raw for raws, _ in taken for raw in raws])
-            await self._letters.put(*(Letter(raw.topic, raw.partition, raw.offset, reason, raw.value) for raw, reason in report.bad))
-            await self._tell_erased(report)
-            self._count(report)
+            for some in portions([raw for raws, _ in taken for raw in raws]):
+                report = await self._until_done(some)
+                await self._letters.put(*(Letter(raw.topic, raw.partition, raw.offset, reason, raw.value) for raw, reason in report.bad))
+                await self._tell_erased(report)
+                self._count(report)
             for _, done in taken:
                 if not done.done():
                     done.set_result(None)
