@@ -37,7 +37,7 @@ def rows_of(deployment: str, cohort: CohortMatured) -> str:
 def inputs_of(deployment: str, cohort: CohortMatured, name: str) -> str:
     """The SELECT of an input's values over a cohort, outcome or not, in their order, as they were known when it matured."""
     has = f"mapContains(features_num, {literal(name)}) AND isFinite(features_num[{literal(name)}])"
-    return f"SELECT toUnixTimestamp64Micro(occurred_at) AS time, features_num[{literal(name)}] AS value FROM predictions WHERE {served(deployment, cohort.start, cohort.end)} AND {known_to(cohort)} AND {has} ORDER BY occurred_at, event_id"
+    return f"SELECT toUnixTimestamp64Micro(occurred_at) AS time, features_num[{literal(name)}] AS value FROM predictions WHERE {champion_rows(deployment, cohort.start, cohort.end)} AND {known_to(cohort)} AND {has} ORDER BY occurred_at, event_id"
 
 
 def known_to(cohort: CohortMatured) -> str:
@@ -64,7 +64,7 @@ def between(start: int, end: int) -> str:
     return f"occurred_at >= fromUnixTimestamp64Micro({start}) AND occurred_at < fromUnixTimestamp64Micro({end})"
 
 
-def served(deployment: str, start: int, end: int) -> str:
+def champion_rows(deployment: str, start: int, end: int) -> str:
     """The condition on the champion's rows of a stretch of event time."""
     return f"deployment = {literal(deployment)} AND role = 'champion' AND {between(start, end)}"
 
@@ -109,12 +109,12 @@ class Maturing:
     def _position(self, start: int, end: int) -> dict[str, int]:
         """How far the log is with the sources of a stretch's rows and of their actuals."""
         position = position_of(self._log)
-        asked = SOURCES.format(d=literal(self._deployment), rows=served(self._deployment, start, end))
+        asked = SOURCES.format(d=literal(self._deployment), rows=champion_rows(self._deployment, start, end))
         return {source: position[source] for row in self._log.rows(asked) if (source := row["source"]) in position}
 
     def _counts(self, start: int, end: int, known: str = "") -> dict[int, tuple[int, int]]:
         """Rows and outcomes by day of event time; of all that the log has now, or as it was known."""
-        rows = served(self._deployment, start, end)
+        rows = champion_rows(self._deployment, start, end)
         tables = ("predictions", "outcomes") if not known else (f"(SELECT * FROM predictions WHERE {known})", outcomes_known(self._deployment, known, rows))
         whole, matched = ({int(row["day"]): int(row["n"]) for row in self._log.rows(DAYS.format(day=SPAN, table=table, rows=rows))} for table in tables)
         return {day: (n, matched.get(day, 0)) for day, n in whole.items()}

@@ -145,10 +145,8 @@ class Worker:
             self._busy, self._held = False, []
             taken = [await self._inbox.get()]
             self._busy = True
-            size = sum(len(r.value) for r in taken[0][0])
-            while not self._inbox.empty() and size < MOST_BYTES:
+            while not self._inbox.empty():
                 taken.append(self._inbox.get_nowait())
-                size += sum(len(r.value) for r in taken[-1][0])
             self._held = [(raw.topic, raw.partition) for raws, _ in taken for raw in raws]
             await self._same_broker()
             for some in portions([raw for raws, _ in taken for raw in raws]):

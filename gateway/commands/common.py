@@ -16,7 +16,7 @@ from rich.table import Table
 from gateway.client import Client
 from stream.settings import Settings, read_settings
 
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)  # what the log holds is shown as it is
 BLOCKS = "▁▂▃▄▅▆▇█"
 ONLY_SQL = "champion.only_sql"
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")

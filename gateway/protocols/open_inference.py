@@ -35,7 +35,6 @@ IDS, TIMES = "association_id", "timestamp"
 WIDTHS = {kind: np.dtype(of).itemsize for kind, of in NUMPY.items()}
 WIDEST, EXACT = 8, 1 << 53  # bytes of the widest number; whole numbers up to it are exact in float64
 LENGTH = 4  # bytes before a text
-TRUE, FALSE = b"true", b"false"
 
 
 def metadata(served: Served) -> dict[str, Any]:
@@ -92,7 +91,8 @@ def decode(given: Given) -> Asked:
 def read(body: bytes, length: str | None, served: Served) -> Read:
     """A body whose JSON has `length` bytes (None: all of it)."""
     document, rest = parts_of(body, length)
-    switches = TRUE in body or FALSE in body  # whether there may be truth values in it, which are no numbers
+    end = len(body) - len(rest)
+    switches = body.find(b"true", 0, end) >= 0 or body.find(b"false", 0, end) >= 0
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(i, dict) for i in inputs):
         raise ApiError(400, "no_inputs", "inputs must be a list of tensors")
@@ -145,7 +145,7 @@ def parts_of(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
 def tensor(item: dict[str, Any], rest: bytes, at: int, *, switches: bool) -> tuple[str, list[int], Column, int]:
     """One input: its name, shape, flat values, and where in the binary part the next one begins.
 
-    `switches` says that there may be truth values among them.
+    `switches` says that the document has truth values, so they may be among these.
     """
     name, shape, kind = item.get("name"), item.get("shape"), item.get("datatype")
     if not isinstance(name, str) or not name:
@@ -164,8 +164,8 @@ def tensor(item: dict[str, Any], rest: bytes, at: int, *, switches: bool) -> tup
         values = strings(name, part) if kind == "BYTES" else numbers(name, kind, part)
     else:
         data = item.get("data")
-        together = not switches and len(shape) > 1 and count >= TOGETHER * shape[1] and kind.startswith("FP")
-        found = floats_of(data) if together and isinstance(data, list) else None
+        together = len(shape) > 1 and count >= TOGETHER * shape[1] and kind.startswith("FP")
+        found = floats_of(data, switches=switches) if together and isinstance(data, list) else None
         values = flat(data) if found is None else found
         if found is None and dict in set(map(type, values)):
             raise ApiError(400, "wrong_type", f"the data of input {name!r} must be a list of values")
@@ -187,8 +187,13 @@ def numbers(name: str, kind: str, data: bytes) -> Column:
     return values if len(values) >= TOGETHER else plain_values(values)
 
 
-def floats_of(values: list[Any]) -> Floats | None:
-    """A list of numbers as float64; None where anything else is in it, or a number that is too large. `struct` takes a third of NumPy's time, and takes no text for a number."""
+def floats_of(values: list[Any], *, switches: bool) -> Floats | None:
+    """A list of numbers as float64; None where anything else is in it, or a number that is too large.
+
+    `struct` takes a third of NumPy's time and no text for a number, but a truth value: where `switches` says that there may be one it is looked for.
+    """
+    if switches and bool in set(map(type, values)):
+        return None
     try:
         return np.frombuffer(struct.pack(f"{len(values)}d", *values))
     except struct.error:

@@ -81,12 +81,13 @@ def test_v2_association_ids_and_times_reach_the_log(system, spoken):
     assert {r["at"] for r in found} == {"2013-07-04 00:00:00.000000"}
 
 
-@pytest.mark.parametrize("odd", [True, None, "9", "nine", [9.0], 1 << 60, -(1 << 63)], ids=str)
-def test_a_long_tensor_with_one_odd_value_is_read_as_rows_are(system, spoken, odd):
+@pytest.mark.parametrize("said", ["", True], ids=["plain", "with a truth value elsewhere"])
+@pytest.mark.parametrize("odd", [9.5, True, None, "9", "nine", [9.0], 1 << 60, -(1 << 63)], ids=str)
+def test_a_long_tensor_with_one_odd_value_is_read_as_rows_are(system, spoken, odd, said):
     meta, rows, _ = spoken
     rows = [*rows, *rows]
     rows[11] = {**rows[11], "hour": odd}
-    body = json.dumps({"inputs": [column(rows, i)[0] for i in meta["inputs"]]}).encode()
+    body = json.dumps({"inputs": [column(rows, i)[0] for i in meta["inputs"]], "parameters": {"more": said}}).encode()
     own = call(system, "POST", NATIVE, json.dumps([{**row, "hour": 9.0} if row["hour"] == [9.0] else row for row in rows]).encode())[1]["predictions"]
     status, answer, _ = call(system, "POST", "/v2/models/spoken/infer", body)
     assert status == 200, answer
