@@ -67,8 +67,8 @@ def log_loss(y: Ints, p: Floats, w: Weights = None) -> float:
     """Mean negative log-likelihood; an unseen class counts with p = eps."""
     if not len(y):
         return NAN
-    chosen = np.where(y >= 0, p[np.arange(len(y)), np.maximum(y, 0)], EPS)
-    return mean(-np.log(np.clip(chosen, EPS, 1.0)), w)
+    said = np.where(y == 1, p[:, 1], p[:, 0]) if p.shape[1] == 2 else p[np.arange(len(y)), np.maximum(y, 0)]  # noqa: PLR2004
+    return mean(-np.log(np.clip(np.where(y >= 0, said, EPS), EPS, 1.0)), w)
 
 
 def auc_of(positive: Any, score: Floats, w: Weights = None) -> float:

@@ -25,13 +25,17 @@ def estimate_answer(log: EventLog, registry: Registry, window: Window, rows: que
     if rows.task == "regression":
         return values_estimate(log, registry, window, count)
     sql = f"SELECT probabilities FROM predictions WHERE {sampled(window, count, MOST_CLASSES)} AND length(probabilities) = {rows.p.shape[1]}"
-    table = log.arrow(sql)
-    if not table.num_rows:
+    matched = estimated(rows.p)
+    if count == len(rows.p):  # each row is matched: they have been read
+        number, everything = count, matched
+    else:
+        flat = pc.list_flatten(log.arrow(sql).column("probabilities").combine_chunks()).to_numpy(zero_copy_only=False)
+        p = np.asarray(flat, dtype=np.float64).reshape(-1, rows.p.shape[1])
+        number, everything = len(p), estimated(p)
+    if not number:
         return None
-    flat = pc.list_flatten(table.column("probabilities").combine_chunks()).to_numpy(zero_copy_only=False)
-    everything = estimated(np.asarray(flat, dtype=np.float64).reshape(-1, rows.p.shape[1]))
-    past = beside(estimated(rows.p), realised if len(rows.y) else {})
-    return {"method": "CBPE", "rows": table.num_rows, "metrics": queries.finite(everything), "on_matched_rows": past, "assumes": "calibrated probabilities and an unchanged P(y | x)", "sql": sql}
+    past = beside(matched, realised if len(rows.y) else {})
+    return {"method": "CBPE", "rows": number, "metrics": queries.finite(everything), "on_matched_rows": past, "assumes": "calibrated probabilities and an unchanged P(y | x)", "sql": sql}
 
 
 def values_estimate(log: EventLog, registry: Registry, window: Window, count: int) -> dict[str, Any] | None:

@@ -5,12 +5,14 @@ Gateway, portal and worker give the same answers because they are made here.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow.compute as pc
 
 from models import drift as distances
 from models.baseline import Baseline
@@ -166,30 +168,34 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     package = target_package(registry, catalog.models, window.model_id or deployment.now.champion)
     target = package.schema.target
     roles = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
-    sql, table = queries.outcome_rows(log, window, roles=roles)
-    rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
-    realised = rows.metrics(slice(None))
+    sql, table = queries.outcome_rows(log, window, target.task, roles=roles)
+    with ThreadPoolExecutor(4) as beside:  # all of it waits for the engine or is made by NumPy, which lets others run
+        counted = beside.submit(queries.count_rows, log, window, roles=roles)
+        delay = beside.submit(queries.label_delay, log, window, roles=roles) if whole_story and window.as_of is None else None
+        rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
+        by_block = beside.submit(block_values, rows) if len(rows.y) >= LEAST_MATCHED else None
+        by_bucket = beside.submit(queries.metrics_by_bucket, rows, window)
+        realised = rows.metrics(slice(None))
+        whole, blocks = counted.result(), by_block.result() if by_block else {}
     values = queries.finite(realised)
-    blocks = block_values(rows) if len(rows.y) >= LEAST_MATCHED else {}
     baseline = package.metadata["metrics"]
     metrics = {}
     for name, value in values.items():
         metrics[name] = {"value": value, "interval": interval_of(blocks.get(name)), "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
     main = package.metadata["metric"]
     worth = worths(rows, deployment.settings.get("payoff"))
-    whole = queries.count_rows(log, window, roles=roles)
     guess = estimate_answer(log, registry, window, rows, realised, whole) if whole_story and not window.model_id else None
     counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None}
-    if whole_story and window.as_of is None:
-        counts["label_delay_seconds"] = queries.label_delay(log, window, roles=roles)
+    if delay is not None:
+        counts["label_delay_seconds"] = delay.result()
     return {
         "model_id": window.model_id or None,
-        "models": sorted(set(rows.models.tolist())),
+        "models": sorted(pc.unique(table.column("model_id")).to_pylist()),
         "metric": main,
         "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "payoff": None if worth is None else worth_of(worth)},
         "estimated": guess,
         "by_class": by_class(rows.y, rows.chosen, rows.labels) if whole_story and rows.chosen is not None and len(rows.y) else None,
-        "buckets": queries.metrics_by_bucket(rows),
+        "buckets": by_bucket.result(),
         "status": metrics[main]["status"],
         "sql": sql,
     }
@@ -242,8 +248,8 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
     target = package.schema.target
     roles = "role IN ('champion', 'challenger')"
     if not deployment.now.challengers:
-        return {"champion": champion, "metric": package.metadata["metric"], "challengers": [], "sql": queries.outcomes_sql(window, roles=roles, ordered=True), "status": "unknown"}
-    sql, table = queries.outcome_rows(log, window, roles=roles, ordered=True)
+        return {"champion": champion, "metric": package.metadata["metric"], "challengers": [], "sql": queries.outcomes_sql(window, target.task, roles=roles, ordered=True), "status": "unknown"}
+    sql, table = queries.outcome_rows(log, window, target.task, roles=roles, ordered=True)
     rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
     mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
     compared = []
@@ -265,7 +271,7 @@ def replay_comparison(log: EventLog, registry: Registry, catalog: Catalog, windo
     model_id, package = str(job.request["model_id"]), package_of(registry, deployment.now.champion)
     target = package.schema.target
     roles = f"(role = 'champion' OR (role = 'replay' AND replay_id = {literal(replay_id)}))"
-    sql, table = queries.outcome_rows(log, window, roles=roles, ordered=True, row_id=f"concat(if(role = 'replay', '{REPLAYED}', ''), request_id, '/', association_id)")
+    sql, table = queries.outcome_rows(log, window, target.task, roles=roles, ordered=True, row_id=f"concat(if(role = 'replay', '{REPLAYED}', ''), request_id, '/', association_id)")
     rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
     places: dict[str, int] = {}
     for k, name in enumerate(rows.ids.tolist()):

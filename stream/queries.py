@@ -73,8 +73,12 @@ class Window:
         return f"intDiv(toUnixTimestamp(minute), {self.bucket}) * {self.bucket}"
 
     def bucketed(self, times: str = "occurred_at") -> str:
-        """Microseconds at which a row's bucket begins."""
+        """Microseconds at which a row's bucket begins, in SQL."""
         return f"intDiv(toUnixTimestamp64Micro({times}), {self.bucket * 1_000_000}) * {self.bucket * 1_000_000}"
+
+    def buckets_of(self, times: Ints) -> Ints:
+        """Microseconds at which the buckets of event times (n,) begin."""
+        return times - times % (self.bucket * 1_000_000)
 
 
 def outcomes_as_of(deployment: str, as_of: int, where: str = "1") -> str:
@@ -102,20 +106,21 @@ def position_of(log: EventLog) -> dict[str, int]:
     return {row["source"]: int(row["sequence"]) for row in log.rows("SELECT source, sequence FROM log_progress ORDER BY source")}
 
 
-def outcome_rows(log: EventLog, window: Window, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> tuple[str, Any]:
+def outcome_rows(log: EventLog, window: Window, task: TaskType, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> tuple[str, Any]:
     """The matched rows of a window as Arrow, and their SELECT."""
-    sql = outcomes_sql(window, roles=roles, ordered=ordered, row_id=row_id)
+    sql = outcomes_sql(window, task, roles=roles, ordered=ordered, row_id=row_id)
     return sql, log.arrow(sql, settings=DICTIONARIES)
 
 
-def outcomes_sql(window: Window, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> str:
-    """The SELECT of a window's matched rows: bucket, model, probabilities or value, actual.
+def outcomes_sql(window: Window, task: TaskType, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> str:
+    """The SELECT of a window's matched rows: time, model, what was said and what became true, as the task has it; each column more costs as much as a metric.
 
     `ordered`: by time, and with the id that a champion's row and its challengers' have in common (`row_id`). Metrics need neither.
     """
     source = outcomes_as_of(window.deployment, window.as_of) if window.as_of is not None else "outcomes"
     shared = f"\n    {row_id} AS row_id," if ordered else ""
-    sql = f"""SELECT {window.bucketed()} AS at, toUnixTimestamp64Micro(occurred_at) AS time, model_id,{shared} predicted_value, predicted_class, probabilities, actual_value, actual_class
+    outcome = "predicted_value, actual_value" if task == "regression" else "predicted_class, probabilities, actual_class"
+    sql = f"""SELECT toUnixTimestamp64Micro(occurred_at) AS time, model_id,{shared} {outcome}
 FROM {source} WHERE {window.where()} AND {roles} AND {SERVED}"""
     return sql + " ORDER BY occurred_at, event_id" if ordered else sql
 
@@ -132,12 +137,11 @@ def coded(table: Any, name: str) -> tuple[Any, list[Any]]:
 
 @dataclass(frozen=True)
 class Scored:
-    """Matched rows ready for metrics: class indices or values, outputs, buckets, models."""
+    """Matched rows ready for metrics: class indices or values, outputs, models, times."""
 
     task: TaskType
     y: Any
     p: Floats
-    at: Any
     models: Any
     unseen: int
     ids: Any
@@ -155,7 +159,7 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
 
     Each model's probabilities are put under its own classes; the reference's come first.
     """
-    at, times = table.column("at").to_numpy(), table.column("time").to_numpy()
+    times = table.column("time").to_numpy()
     model_codes, names = coded(table, "model_id")
     models = np.array(names, dtype=object)[model_codes]
     ids = np.array(table.column("row_id").to_pylist() if "row_id" in table.column_names else [], dtype=object)
@@ -163,8 +167,8 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
         y = table.column("actual_value").to_numpy().astype(np.float64)
         p = table.column("predicted_value").to_numpy().astype(np.float64)
         good = np.isfinite(y)
-        return Scored(task, y[good], p[good], at[good], models[good], int((~good).sum()), ids[good] if len(ids) else ids, times[good])
-    present = np.unique(model_codes).tolist()
+        return Scored(task, y[good], p[good], models[good], int((~good).sum()), ids[good] if len(ids) else ids, times[good])
+    present = np.flatnonzero(np.bincount(model_codes)).tolist()
     found = {code: classes_of(str(names[code])) for code in present}
     labels = list(dict.fromkeys([*reference, *(label for classes in found.values() for label in classes)]))
     index = {label: k for k, label in enumerate(labels)}
@@ -178,7 +182,7 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
             rows = np.nonzero(model_codes == code)[0]
             flat = pc.list_flatten(lists.take(pa.array(rows))).to_numpy(zero_copy_only=False)
             p[np.ix_(rows, np.array([index[label] for label in classes]))] = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes))
-    return Scored(task, y, p, at, models, int((y < 0).sum()), ids, times, of_codes(coded(table, "predicted_class"), index, 0), tuple(labels))
+    return Scored(task, y, p, models, int((y < 0).sum()), ids, times, of_codes(coded(table, "predicted_class"), index, 0), tuple(labels))
 
 
 def of_codes(column: tuple[Any, list[Any]], index: dict[str, int], other: int) -> Ints:
@@ -187,10 +191,11 @@ def of_codes(column: tuple[Any, list[Any]], index: dict[str, int], other: int) -
     return np.asarray(np.array([index.get(v, other) for v in values], dtype=np.int64)[codes])
 
 
-def metrics_by_bucket(rows: Scored) -> list[dict[str, Any]]:
+def metrics_by_bucket(rows: Scored, window: Window) -> list[dict[str, Any]]:
     """All metrics of each bucket."""
-    order = np.argsort(rows.at, kind="stable")
-    starts, first = np.unique(rows.at[order], return_index=True)
+    at = window.buckets_of(rows.times)
+    order = np.argsort(at, kind="stable")
+    starts, first = np.unique(at[order], return_index=True)
     parts = np.split(order, first[1:]) if len(first) else []
     return [{"at": iso(int(at)), "rows": len(part), **_means(rows, part), "metrics": finite(rows.metrics(part))} for at, part in zip(starts, parts, strict=True)]
 

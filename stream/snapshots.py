@@ -37,7 +37,7 @@ def snapshot(log: EventLog, registry: Registry, follower: Follower, deployment: 
     model = follower.catalog.models[learner_id]
     parent = package_of(registry, str(model.summary["schema_of"]))
     learner = Learners(log, registry, follower).get(deployment, learner_id)
-    sql, table = queries.outcome_rows(log, Window(deployment, model_id=learner_id), roles="role = 'challenger'", ordered=True)
+    sql, table = queries.outcome_rows(log, Window(deployment, model_id=learner_id), parent.schema.target.task, roles="role = 'challenger'", ordered=True)
     rows = queries.scored(table.slice(max(0, len(table) - NEWEST)), parent.schema.target.task, lambda _: parent.schema.target.classes, parent.schema.target.classes)
     if learner is None or len(rows.y) < LEAST:
         raise Refused("invalid", "too_young", f"{learner_id} has {len(rows.y)} matched rows; {LEAST} at least")

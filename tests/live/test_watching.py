@@ -458,6 +458,11 @@ def test_accuracy_is_estimated_before_the_actuals_and_the_estimates_own_error_is
     past = found["on_matched_rows"]["accuracy"]
     assert past["error"] == pytest.approx(past["estimated"] - past["realised"])
     assert past["error"] > 0.2  # the concept turned, and the estimate cannot see it
+    of_a_day = world.api.get("/v1/deployments/days/accuracy", **{"from": "2023-11-16", "to": "2023-11-17"})  # each of its rows is matched
+    assert of_a_day["totals"]["match_rate"] == 1
+    for guess in (found, of_a_day["estimated"]):
+        sure = [max(row["probabilities"]) for row in world.sql(guess["sql"])]
+        assert (guess["rows"], guess["metrics"]["accuracy"]) == (len(sure), pytest.approx(sum(sure) / len(sure)))
 
 
 def test_an_online_challenger_learns_from_outcomes_and_goes_on_where_its_worker_died(world, models):

@@ -32,6 +32,12 @@ def test_an_estimate_is_the_mean_of_what_labels_drawn_from_the_probabilities_giv
     assert estimated(p)[name] == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(60) + 2e-3)
 
 
+def test_the_expected_auc_is_of_rows_that_are_each_class_in_part_with_ties_counting_half():
+    p = np.random.default_rng(6).beta(0.8, 2.0, 500).round(2)
+    both = np.repeat([1, 0], 500)
+    assert estimated(np.column_stack([1 - p, p]))["roc_auc"] == pytest.approx(metrics.roc_auc_score(both, np.tile(p, 2), sample_weight=np.concatenate([p, 1 - p])), rel=1e-12)
+
+
 def test_several_classes_have_accuracy_and_log_loss():
     rng = np.random.default_rng(4)
     p = rng.dirichlet([1, 2, 3], 3000)

@@ -5,6 +5,7 @@ import pytest
 import sklearn.metrics as sk
 
 from models.metrics import METRICS, metrics_of, score_all
+from models.ranking import area_under_roc, average_precision, kolmogorov_smirnov, ranking
 
 
 def classification(classes, n=800, seed=0):
@@ -68,6 +69,24 @@ def test_a_regression_metric_equals_scikit_learns(name):
     y = rng.gamma(2.0, size=500) + 0.1
     p = y * rng.uniform(0.5, 1.5, 500)
     assert METRICS[name].function(y, p) == pytest.approx(REGRESSION[name](y, p), rel=1e-9)
+
+
+SCORES = {
+    "of any sign": lambda rng: rng.normal(size=600).round(1),
+    "of any size": lambda rng: 10.0 ** rng.integers(-300, 300, 600),
+    "signed zeros and halves": lambda rng: rng.choice([0.0, -0.0, 0.5], 600),
+    "whole numbers": lambda rng: rng.integers(0, 30, 600),
+}
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_scores_of_any_kind_are_ranked_as_scikit_learn_ranks_them(kind):
+    rng = np.random.default_rng(2)
+    score, positive = SCORES[kind](rng), rng.random(600) < 0.3
+    found = ranking(positive, score)
+    assert area_under_roc(found) == pytest.approx(sk.roc_auc_score(positive, score), rel=1e-12)
+    assert average_precision(found) == pytest.approx(sk.average_precision_score(positive, score), rel=1e-12)
+    assert kolmogorov_smirnov(found) == pytest.approx(max(abs(a - b) for a, b in zip(*sk.roc_curve(positive, score)[:2], strict=True)), rel=1e-12)
 
 
 def test_a_class_that_was_never_trained_is_an_error_and_costs_the_greatest_loss():
