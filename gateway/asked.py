@@ -65,7 +65,9 @@ def association_ids(served: Served, asked: Asked) -> list[str] | None:
     if asked.association_ids is not None:
         return asked.association_ids
     given = column_of(asked.rows, served.association_id)
-    return None if given is None else [text_of(value) or f"{asked.request_id}-{k}" for k, value in enumerate(given)]
+    if given is None or given.count(None) == len(given):
+        return None
+    return [text_of(value) or f"{asked.request_id}-{k}" for k, value in enumerate(given)]
 
 
 def column_of(rows: Sequence[Row], name: str) -> Sequence[Any] | None:

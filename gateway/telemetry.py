@@ -31,12 +31,14 @@ class Telemetry:
 
     def observe(self, times: tuple[int, ...]) -> None:
         """A prediction request's clock readings in nanoseconds: begin, then the end of each step."""
+        begun, decoded, encoded, scored, answered, journalled = times
         steps = self.steps
-        begun = times[0]
-        for name, ended in zip(STEPS, times[1:]):  # noqa: B905 - a step each
-            steps[name] += ended - begun
-            begun = ended
-        took = (times[-1] - times[0]) / 1000
+        steps["decode"] += decoded - begun
+        steps["encode"] += encoded - decoded
+        steps["score"] += scored - encoded
+        steps["answer"] += answered - scored
+        steps["journal"] += journalled - answered
+        took = (journalled - begun) / 1000
         self.total_us += took
         self.buckets[bisect_left(EDGES, took)] += 1
 

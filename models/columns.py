@@ -49,6 +49,8 @@ class Columns(Sequence[Row]):
     @cached_property
     def _rows(self) -> list[Row]:
         """Row dicts, made when one is asked for; a missing value is None."""
+        if self.matrix is not None:
+            return [dict(zip(self._given, [None if v != v else v for v in row], strict=True)) for row in self.matrix.tolist()]  # noqa: PLR0124 - NaN
         if not self.by_name:
             return [{} for _ in range(self._count)]
         return [dict(zip(self.by_name, row, strict=True)) for row in zip(*map(plain_values, self.by_name.values()), strict=True)]

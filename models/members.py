@@ -108,7 +108,7 @@ class TreesMember:
             row = [f if v != v else v for v, f in zip(row, self.fill, strict=True)]  # noqa: PLR0124 - NaN
         if self.single:
             self._row[:] = row
-            row = self._row
+            row = self._row.tolist()
         return self._native.one(row)
 
     def files(self) -> dict[str, bytes]:
@@ -126,11 +126,10 @@ class TreesMember:
 
 def tree_inputs(base: Floats, tables: list[Any], fill: list[float] | None, *, single: bool) -> Floats:
     """Base values with categories looked up, missing filled, rounded to float32 for forests."""
-    out = base.copy()
+    out = base.copy(order="F")  # the trees' tables look at one column after the other
     for j, table in enumerate(tables):
         if table is not None:
-            codes = base[:, j]
-            out[:, j] = table[np.where(np.isnan(codes), len(table) - 1, codes).astype(np.int64)]
+            out[:, j] = table.take(np.fmin(base[:, j], len(table) - 1).astype(np.int64))  # the last place is for what is missing
     if fill is not None:
         out = np.where(np.isnan(out), np.array(fill), out)
     return out.astype(np.float32).astype(np.float64) if single else out

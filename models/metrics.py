@@ -47,8 +47,9 @@ class Metric:
 def decide(p: Floats) -> Ints:
     """The class of each row: argmax of the probabilities rounded to 12 digits, first label wins."""
     if p.shape == (1, 2):
-        if abs(p[0, 1] - p[0, 0]) > CLEAR:
-            return np.array([int(p[0, 1] > p[0, 0])])
+        ((first, second),) = p.tolist()
+        if abs(second - first) > CLEAR:
+            return np.array([int(second > first)])
     elif p.shape[1] == 2 and len(p):  # noqa: PLR2004
         lead = p[:, 1] - p[:, 0]
         if np.abs(lead).min() > CLEAR:

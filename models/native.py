@@ -6,6 +6,7 @@ Matrices of small trees are scored by tables instead (models/quickscorer.py), wi
 from __future__ import annotations
 
 import ctypes
+import struct
 from typing import Any
 
 import lightgbm
@@ -40,7 +41,7 @@ class TreePredictor:
         self.outputs = self._booster.num_model_per_iteration()
         self._columns = columns
         self._tables = scorer_of(text, columns, self.outputs, averaged=averaged)
-        self._row = np.zeros(columns)
+        self._row, self._pack = np.zeros(columns), struct.Struct(f"{columns}d").pack_into  # in half the time of an assignment
         self._out = np.zeros(self.outputs)
         self._length = ctypes.c_int64(0)
         self._fast = ctypes.c_void_p()
@@ -70,7 +71,7 @@ class TreePredictor:
 
     def one(self, row: Any) -> Floats:
         """Scores (outputs,) of one row; the array is reused by the next call."""
-        self._row[:] = row
+        self._pack(self._row.data, 0, *row)
         if _LIB.LGBM_BoosterPredictForMatSingleRowFast(*self._arguments):
             self._check(-1)
         return self._out

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from models.schema import loggable
 from models.table import plain_text
+from models.values import loggable
 from stream.batches import encode, fact_columns, mark
 from stream.broker import Message, Producer
 from stream.clock import bounded, parse_time

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.schema import loggable
+from models.values import loggable
 from stream import events
 from stream.batches import decode, prediction_batches
 from stream.clock import iso, parse_time
