@@ -10,6 +10,7 @@ import numpy as np
 from models.types import Floats
 
 STEPS = 200
+LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
 def residual_quantiles(y: Any, held: Floats) -> dict[str, Any]:
@@ -28,3 +29,13 @@ def half_width(residuals: dict[str, Any], level: float) -> float | None:
     share = math.ceil((rows + 1) * level) / rows
     values = residuals["values"]
     return float(values[min(math.ceil(share * STEPS), STEPS)])
+
+
+def realised(parts: list[tuple[Floats, dict[str, Any]]]) -> dict[str, float]:
+    """The share of rows that came inside their interval, by level; of each model the |errors| of its rows and its held-out residuals. A level for which none has enough of these is left out."""
+    found = {}
+    for level in LEVELS:
+        known = [errors <= half for errors, residuals in parts if (half := half_width(residuals, level)) is not None and len(errors)]
+        if known:
+            found[str(level)] = float(np.concatenate(known).mean())
+    return found

@@ -18,6 +18,7 @@ from models.ranking import area_under_roc, average_precision, kolmogorov_smirnov
 from models.types import Floats, Ints, TaskType
 
 EPS = 1e-15
+GROUPS = 10  # of probabilities, by which calibration is judged
 CLEAR = 1e-11  # beyond this, rounding to 12 digits changes no comparison
 NAN = float("nan")
 Weights = Floats | None
@@ -198,15 +199,24 @@ def brier(y: Ints, p: Floats, w: Weights = None) -> float:
     return mean(((p - hot) ** 2).sum(axis=1), w)
 
 
+def stated(y: Ints, p: Floats) -> tuple[Floats, Any]:
+    """What is said of each row, and whether it came true: the positive class's probability, of several classes the most probable one's."""
+    if p.shape[1] == 2:  # noqa: PLR2004
+        return p[:, 1], y == 1
+    return p.max(axis=1), decide(p) == y
+
+
+def group_of(sure: Floats) -> Ints:
+    """The tenth in which each probability lies."""
+    return np.minimum((sure * GROUPS).astype(np.int64), GROUPS - 1)
+
+
 def ece(y: Ints, p: Floats, w: Weights = None) -> float:
     """Expected calibration error over ten equal bins of the predicted probability."""
     if not len(y):
         return NAN
-    binary = p.shape[1] == 2  # noqa: PLR2004
-    sure = p[:, 1] if binary else p.max(axis=1)
-    right = (y == 1) if binary else (decide(p) == y)
-    place = np.minimum((sure * 10).astype(int), 9)
-    gap = np.bincount(place, weights=(sure - right) * (1.0 if w is None else w), minlength=10)
+    sure, right = stated(y, p)
+    gap = np.bincount(group_of(sure), weights=(sure - right) * (1.0 if w is None else w), minlength=GROUPS)
     return float(np.abs(gap).sum() / (len(y) if w is None else w.sum()))
 
 

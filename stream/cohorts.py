@@ -14,13 +14,11 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import now_us
 from stream.events import CohortMatured
-from stream.queries import SERVED, outcomes_known, position_of, recorded_by
+from stream.queries import SERVED, had_their_time, outcomes_known, position_of, recorded_by
 
 SPAN = 86_400_000_000
 TOGETHER = 100
 STILL = 100  # less than one in so many came since the look before
-CLOCKS = """SELECT toUnixTimestamp64Micro(max(actual_at)) AS known, quantileExact(0.95)(dateDiff('microsecond', occurred_at, actual_at)) AS delay, count() AS n
-FROM outcomes WHERE deployment = {d} AND role = 'champion'"""
 NEXT = "SELECT toUnixTimestamp64Micro(min(occurred_at)) AS at, toUnixTimestamp64Micro(max(occurred_at)) AS last, count() AS n FROM predictions_log WHERE deployment = {d} AND role = 'champion' AND occurred_at >= fromUnixTimestamp64Micro({after})"
 DAYS = "SELECT intDiv(toUnixTimestamp64Micro(occurred_at), {day}) AS day, count() AS n FROM {table} WHERE {rows} GROUP BY day ORDER BY day"
 SOURCES = """SELECT DISTINCT source FROM predictions_log WHERE {rows}
@@ -86,8 +84,7 @@ class Maturing:
         end = (max(int(newest["at"]), after) // SPAN + 1) * SPAN
         if int(newest["last"]) < end:
             return []  # the first stretch of time is not over
-        clocks = self._log.rows(CLOCKS.format(d=d))[0]
-        passed = int(clocks["known"]) - max(int(clocks["delay"]), 0) if int(clocks["n"]) else 0  # what is older has had its time
+        passed = had_their_time(self._log, self._deployment)
         if not mature(self._counts(after, end), passed):
             return []
         counts = self._counts(after, min(end + (TOGETHER - 1) * SPAN, int(newest["last"]) // SPAN * SPAN))

@@ -1,10 +1,11 @@
 """One number of a deployment by its name, over a trailing window, with the SELECT that gives it.
 
 `drift.psi` (the greatest, or of `feature`), `drift.failing` (inputs that fail), `quality.failing` (inputs with too many missing, out-of-range or unseen values), `accuracy.METRIC`,
-`accuracy.loss` (how much worse than the baseline, as a share), `estimated.METRIC` and `estimated.loss` (the same before the actuals), `accuracy.match_rate`, `health.error_rate`,
+`accuracy.loss` (how much worse than the baseline, as a share), `estimated.METRIC` and `estimated.loss` (the same before the actuals), `accuracy.match_rate`, `accuracy.coverage` (of values: the share inside their 90 % intervals), `health.error_rate`,
 `health.p99_ms`, `health.requests`, `humility.rate`, `disagreement.mean` and `disagreement.rate` (how far, and how often in the class, a challenger differs on the rows
 that it shadows: the routed one's in a guard, else the greatest of all), `custom.NAME` (a metric of one's own), `silence.predictions` and `silence.actuals` (seconds
-since the last one was received), `drift.multivariate` (the AUC of the newest drift check that ended in the window), `concept.worse` and `concept.changes` (alarms of the champion's errors growing, and of the detectors that were asked for). Windows end at the newest event; silences at the wall clock.
+since the last one was received), `drift.multivariate` (the AUC of the newest drift check that ended in the window), `concept.worse` and `concept.changes` (alarms of the champion's errors growing, and of the detectors that were asked for). Windows end at the newest event, of accuracy at the newest with an outcome or, while
+that window's outcomes still come, at the newest that had its time; silences at the wall clock.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from stream.disagreement import totals
 from stream.health import health_answer
 from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
-from stream.queries import Window
+from stream.queries import Window, had_their_time
 
-PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "disagreement.mean", "disagreement.rate", "silence.predictions", "silence.actuals", "estimated.loss", "concept.worse", "concept.changes", "drift.multivariate"})
+PLAIN = frozenset({"drift.psi", "drift.failing", "quality.failing", "accuracy.loss", "accuracy.match_rate", "accuracy.coverage", "health.error_rate", "health.p99_ms", "health.requests", "humility.rate", "disagreement.mean", "disagreement.rate", "silence.predictions", "silence.actuals", "estimated.loss", "concept.worse", "concept.changes", "drift.multivariate"})
 SPAN = re.compile(r"(\d+)([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -104,8 +105,11 @@ def measured(log: EventLog, registry: Registry, catalog: Catalog, deployment: st
         return Measured(None, told, found["sql"])
     if measure == "accuracy.match_rate":
         return Measured(totals["match_rate"], told, found["sql"])
-    if totals["matched"] < int(rule.get("least_rows", 100)):
-        return Measured(None, told, found["sql"])
+    if totals["matched"] < int(rule.get("least_rows", 100)) or not totals["mature"]:
+        ripe = had_their_time(log, deployment) if until is None and not totals["mature"] else 0
+        return measured(log, registry, catalog, deployment, rule, now, ripe) if ripe else Measured(None, told, found["sql"])
+    if measure == "accuracy.coverage":
+        return Measured((totals["coverage"] or {}).get("0.9"), told, found["sql"])
     if measure == "accuracy.loss":
         entry = totals["metrics"][found["metric"]]
         return Measured(loss(found["metric"], entry["value"], entry["baseline"]), told, found["sql"])

@@ -17,10 +17,13 @@ import pyarrow.compute as pc
 from models import drift as distances
 from models.baseline import Baseline
 from models.classes import by_class
+from models.comparing import BLOCKS, LEVEL, block_p, holm, mcnemar
+from models.conformal import realised as realised_coverage
 from models.metrics import METRICS
 from models.payoff import Payoff, values_of
 from models.quality import quality_of
 from models.registry import Registry
+from models.reliability import reliability
 from models.types import Floats, Status
 from stream import queries
 from stream.association import literal
@@ -39,8 +42,8 @@ from stream.unread import texts_answer, unread_answer
 
 LEAST_MATCHED = 100
 WARNING, FAILING = 0.05, 0.10
+RIPE = 0.95  # the share of outcomes that a window waits for
 T_4_95 = 2.7764451051977987  # 97.5 % quantile of Student's t with 4 degrees of freedom
-BLOCKS = 5
 REPLAYED = "replayed:"
 
 
@@ -160,7 +163,7 @@ def wrong_types(log: EventLog, window: Window) -> tuple[str, str, dict[str, int]
 
 
 def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, *, whole_story: bool = False) -> dict[str, Any]:
-    """Totals, buckets, status against the baseline from the holdout.
+    """Totals, buckets, status against the baseline from the holdout; it is unknown while the window is not mature: less than 95 % of its rows have their outcome, and the others still have time.
 
     The whole story has label delay and the estimate before the actuals too; tiles and alerts do not pay for them.
     """
@@ -176,24 +179,29 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         by_block = beside.submit(block_values, rows) if len(rows.y) >= LEAST_MATCHED else None
         by_bucket = beside.submit(queries.metrics_by_bucket, rows, window)
         realised = rows.metrics(slice(None))
-        whole, blocks = counted.result(), by_block.result() if by_block else {}
+        (whole, last), blocks = counted.result(), by_block.result() if by_block else {}
+    enough = table.num_rows >= RIPE * whole or last <= queries.had_their_time(log, window.deployment, window.as_of)
     values = queries.finite(realised)
     baseline = package.metadata["metrics"]
     metrics = {}
     for name, value in values.items():
-        metrics[name] = {"value": value, "interval": interval_of(blocks.get(name)), "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y))}
+        metrics[name] = {"value": value, "interval": interval_of(blocks.get(name)), "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y)) if enough else "unknown"}
     main = package.metadata["metric"]
     worth = worths(rows, deployment.settings.get("payoff"))
     guess = estimate_answer(log, registry, window, rows, realised, whole) if whole_story and not window.model_id else None
-    counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None}
+    names = sorted(pc.unique(table.column("model_id")).to_pylist())
+    residuals = {name: target_package(registry, catalog.models, name).metadata.get("residual_quantiles") or {} for name in names} if target.task == "regression" else {}
+    coverage = realised_coverage([(np.abs(rows.y - rows.p)[rows.models == name], held) for name, held in residuals.items()])
+    counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None, "mature": enough}
     if delay is not None:
         counts["label_delay_seconds"] = delay.result()
     return {
         "model_id": window.model_id or None,
-        "models": sorted(pc.unique(table.column("model_id")).to_pylist()),
+        "models": names,
         "metric": main,
-        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "payoff": None if worth is None else worth_of(worth)},
+        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "coverage": coverage or None, "payoff": None if worth is None else worth_of(worth)},
         "estimated": guess,
+        "calibration": reliability(target.task, rows.y, rows.p) if whole_story else None,
         "by_class": by_class(rows.y, rows.chosen, rows.labels) if whole_story and rows.chosen is not None and len(rows.y) else None,
         "buckets": by_bucket.result(),
         "status": metrics[main]["status"],
@@ -258,8 +266,8 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
         pairs = [(mine[i], k) for k, i in zip(theirs.tolist(), rows.ids[theirs].tolist(), strict=True) if i in mine]
         a = np.array([p[0] for p in pairs], dtype=np.int64)
         b = np.array([p[1] for p in pairs], dtype=np.int64)
-        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "ms_per_row": catalog.models[model_id].summary.get("ms_per_row"), "rows": len(pairs), "metrics": paired(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))})
-    return {"champion": champion, "metric": package.metadata["metric"], "challengers": compared, "sql": sql, "status": "passing"}
+        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "ms_per_row": catalog.models[model_id].summary.get("ms_per_row"), "rows": len(pairs), "metrics": paired(rows, a, b), "row_test": row_test(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))})
+    return {"champion": champion, "metric": package.metadata["metric"], "challengers": judged(compared), "sql": sql, "status": "passing"}
 
 
 def replay_comparison(log: EventLog, registry: Registry, catalog: Catalog, window: Window, replay_id: str) -> dict[str, Any]:
@@ -279,8 +287,8 @@ def replay_comparison(log: EventLog, registry: Registry, catalog: Catalog, windo
     pairs = [(k, places.get(REPLAYED + name, -1)) for name, k in places.items() if k >= 0 and not name.startswith(REPLAYED)]
     a, b = (np.array([pair[side] for pair in pairs if pair[1] >= 0], dtype=np.int64) for side in (0, 1))
     summary = catalog.models[model_id]
-    found = {"model_id": model_id, "blueprint": summary.blueprint, "ms_per_row": summary.summary.get("ms_per_row"), "rows": len(a), "metrics": paired(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))}
-    return {"champion": deployment.now.champion, "replay_id": replay_id, "state": job.state, "metric": package.metadata["metric"], "challengers": [found], "sql": sql, "status": "passing"}
+    found = {"model_id": model_id, "blueprint": summary.blueprint, "ms_per_row": summary.summary.get("ms_per_row"), "rows": len(a), "metrics": paired(rows, a, b), "row_test": row_test(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))}
+    return {"champion": deployment.now.champion, "replay_id": replay_id, "state": job.state, "metric": package.metadata["metric"], "challengers": judged([found]), "sql": sql, "status": "passing"}
 
 
 def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
@@ -302,10 +310,24 @@ def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
         if blocks and np.all(np.isfinite(blocks)):
             half = T_4_95 * float(np.std(blocks, ddof=1)) / np.sqrt(BLOCKS)
             mean = float(np.mean(blocks))
-            better = mean if METRICS[name].higher_is_better else -mean
-            entry |= {"interval": [mean - half, mean + half], "better": bool(better > half)}
+            entry |= {"interval": [mean - half, mean + half], "p_value": block_p(blocks)}
         out[name] = entry
     return out
+
+
+def judged(compared: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Say of each challenger and metric whether it is better: with several challengers one of them seems so by chance more easily, which Holm's adjustment undoes."""
+    for name, metric in METRICS.items():
+        entries = [entry for one in compared if "p_value" in (entry := one["metrics"].get(name, {}))]
+        for entry, adjusted in zip(entries, holm([entry["p_value"] for entry in entries]), strict=True):
+            ahead = sum(entry["interval"]) > 0 if metric.higher_is_better else sum(entry["interval"]) < 0
+            entry |= {"p_adjusted": adjusted, "better": ahead and adjusted < LEVEL}
+    return compared
+
+
+def row_test(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any] | None:
+    """McNemar's test of what champion (a) and challenger (b) decided; None for values."""
+    return None if rows.chosen is None or not len(a) else mcnemar(rows.chosen[a] == rows.y[a], rows.chosen[b] == rows.y[b])
 
 
 def worths(rows: queries.Scored, payoff: Payoff | None) -> Floats | None:

@@ -213,9 +213,19 @@ def finite(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
 
 
-def count_rows(log: EventLog, window: Window, *, roles: str) -> int:
-    """The scored rows of a window."""
-    return int(log.rows(f"SELECT count() AS rows FROM predictions WHERE {window.where()} AND {roles} AND {SERVED}")[0]["rows"])
+def count_rows(log: EventLog, window: Window, *, roles: str) -> tuple[int, int]:
+    """The scored rows of a window, and the time of the last one (microseconds)."""
+    row = log.rows(f"SELECT count() AS rows, toUnixTimestamp64Micro(max(occurred_at)) AS last FROM predictions WHERE {window.where()} AND {roles} AND {SERVED}")[0]
+    return int(row["rows"]), int(row["last"])
+
+
+def had_their_time(log: EventLog, deployment: str, as_of: int | None = None) -> int:
+    """Up to when a deployment's outcomes had their time: where the outcomes' own clock is, less the delay within which 95 % of them become known (microseconds); 0 while there are none."""
+    source = "outcomes" if as_of is None else outcomes_as_of(deployment, as_of, "role = 'champion'")
+    sql = f"""SELECT toUnixTimestamp64Micro(max(actual_at)) AS known, quantileExact(0.95)(dateDiff('microsecond', occurred_at, actual_at)) AS delay, count() AS n
+FROM {source} WHERE deployment = {literal(deployment)} AND role = 'champion'"""
+    row = log.rows(sql)[0]
+    return int(row["known"]) - max(int(row["delay"]), 0) if int(row["n"]) else 0
 
 
 def label_delay(log: EventLog, window: Window, *, roles: str) -> dict[str, float | None]:

@@ -148,6 +148,11 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
     show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting")
     if (parts := found["by_class"]) is not None:
         show(parts["classes"], as_json, title="class by class")
+    if totals["coverage"]:
+        out.print("inside their intervals: " + ", ".join(f"{float(level):.0%}: {share:.1%}" for level, share in totals["coverage"].items()))
+    if groups := found["calibration"]:
+        lines = [{"rows": g["rows"], "said": g["predicted"], "came": g["actual"], "came less said, 95 %": interval_line([end - g["predicted"] for end in g["interval"] or ()])} for g in groups]
+        show(lines, as_json, title="calibration: ten groups by what was said, and what came")
     if (guess := found["estimated"]) is not None:
         past = guess["on_matched_rows"]
         lines = [{"metric": name, "estimated": value, **{k: past.get(name, {}).get(k) for k in ("realised", "error")}} for name, value in guess["metrics"].items()]
@@ -176,7 +181,9 @@ def compare(deployment: str, file: Path | None, replay_id: str, start: str, end:
         rows = [{"metric": name, **values, "95 %": interval_line(values.get("interval"))} for name, values in one["metrics"].items()]
         if one["payoff"]:
             rows.append({"metric": "payoff a row", **{k: one["payoff"][k]["per_row"] for k in ("champion", "challenger")}, "difference": one["payoff"]["gain"]["per_row"], "interval": one["payoff"].get("interval_per_row"), "better": one["payoff"].get("better")})
-        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "interval", "better", "95 %"])
+        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "interval", "p_adjusted", "better", "95 %"])
+        if test := one["row_test"]:
+            out.print(f"only the champion right: {test['only_champion_right']:,}; only the challenger: {test['only_challenger_right']:,}; McNemar's p {test['p_value']:.3g}, which assumes {test['assumes']}")
 
 
 @click.command()

@@ -78,5 +78,6 @@ def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[
         "chart_quality": pictures.quality(quality),
         "chart_fairness": pictures.fairness(groups) if groups else "",
         "chart_estimated": pictures.estimated(accuracy["estimated"]),
+        "chart_calibration": pictures.calibration(accuracy["calibration"]),
         "chart_confusion": pictures.confusion(accuracy["by_class"]),
     }

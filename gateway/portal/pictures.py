@@ -1,4 +1,4 @@
-"""The pictures beside the tables of health, comparison, quality, groups, estimates and disagreement."""
+"""The pictures beside the tables of health, comparison, quality, groups, estimates, calibration and disagreement."""
 
 from __future__ import annotations
 
@@ -97,6 +97,19 @@ def confusion(found: dict[str, Any] | None) -> str:
     shares = [[n / sum(table[k]) for n in table[k]] for k in rows]
     heat = {"type": "heatmap", "z": shares, "x": names[: len(shares[0])], "y": [names[k] for k in rows], "text": [table[k] for k in rows], "texttemplate": "%{text}", "colorscale": [[0, "#f4f7f9"], [1, CHAMPION]], "showscale": False} if rows else {}
     return figure([heat], xaxis={"title": {"text": "said"}, "type": "category"}, yaxis={"title": {"text": "came true"}, "type": "category", "autorange": "reversed"}, height=120 + 44 * len(rows)) if rows else ""
+
+
+def calibration(found: list[dict[str, Any]] | None) -> str:
+    """What was said and what came, group by group with its interval; on the dashed line they are the same."""
+    if not found:
+        return ""
+    x, y = [g["predicted"] for g in found], [g["actual"] for g in found]
+    around = [g["interval"] or [g["actual"], g["actual"]] for g in found]
+    bars = {"type": "data", "symmetric": False, "array": [high - v for v, (_, high) in zip(y, around, strict=True)], "arrayminus": [v - low for v, (low, _) in zip(y, around, strict=True)], "thickness": 1.5}
+    points = {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "error_y": bars, "marker": {"size": 8, "color": CHAMPION}, "line": {"color": CHAMPION, "width": 1}, "name": "came"}
+    ends = [min(x + y), max(x + y)]
+    same = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "line": {"color": "#9aa5b1", "dash": "dash", "width": 1}, "name": "said"}
+    return figure([same, points], xaxis={"title": {"text": "said, mean of the group"}}, yaxis={"title": {"text": "came"}}, height=300, showlegend=False)
 
 
 def disagreement(found: dict[str, Any]) -> str:

@@ -40,6 +40,18 @@ def test_a_regression_is_estimated_by_what_its_held_out_losses_taught(system, va
     assert len(system.sql(guess["sql"])) == 1000
 
 
+def test_the_share_inside_the_intervals_is_counted_from_the_rows(system, values):
+    found = system.api.get("/v1/deployments/values/accuracy")
+    assert set(found["totals"]["coverage"]) == {"0.5", "0.8", "0.9", "0.95"}
+    for level, share in found["totals"]["coverage"].items():
+        interval = system.api.post(f"/v1/deployments/values/predictions?interval={level}&monitored=false", {"rows": [{"x": 3.5}]})["predictions"][0]["interval"]
+        half = (interval["upper"] - interval["lower"]) / 2
+        counted = system.sql(f"SELECT avg(abs(predicted_value - actual_value) <= {half!r}) AS share FROM outcomes WHERE deployment = 'values' AND role = 'champion'")[0]["share"]
+        assert share == pytest.approx(counted, abs=1e-9)
+    groups = found["calibration"]
+    assert (len(groups), sum(g["rows"] for g in groups)) == (10, 500)
+
+
 def test_an_estimate_is_watched_like_any_measure(system, values):
     rule = {"measure": "estimated.loss", "above": 0.2, "window": "1d"}
     tried = system.api.call("PUT", "/v1/deployments/values/alert-rules/weak", rule)

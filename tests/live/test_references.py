@@ -137,9 +137,13 @@ def test_the_pictures_show_what_the_tables_say(system, weekly):
     del weekly
     by = "sql:if(features_num['x'] >= 2, 'high', 'low')"
     shown = charts(system, "/deployments/weekly/explore?" + urllib.parse.urlencode({"by": by, "bucket": "7d"}))
-    assert {"drift", "drifttime", "health", "quality", "fairness", "estimated", "confusion"} <= shown.keys()
+    assert {"drift", "drifttime", "health", "quality", "fairness", "estimated", "confusion", "calibration"} <= shown.keys()
     accuracy = system.api.get(D + "/accuracy", bucket="7d")
     assert shown["confusion"]["data"][0]["text"] == [row for row in accuracy["by_class"]["confusion"]["actual_by_predicted"] if sum(row)]
+    points = shown["calibration"]["data"][1]
+    assert list(zip(points["x"], points["y"], strict=True)) == [(g["predicted"], g["actual"]) for g in accuracy["calibration"]]
+    said = system.sql("SELECT count() AS rows, avg(predicted_value) AS predicted, avg(actual_class = '1') AS actual FROM outcomes WHERE deployment = 'weekly' AND role = 'champion' GROUP BY least(intDiv(predicted_value * 10, 1), 9) AS k ORDER BY k")
+    assert [{k: g[k] for k in ("rows", "predicted", "actual")} for g in accuracy["calibration"]] == [{k: pytest.approx(v) for k, v in row.items()} for row in said]
     estimates = dict(zip(shown["estimated"]["data"][1]["y"], shown["estimated"]["data"][1]["x"], strict=True))
     assert estimates["log_loss"] == pytest.approx(accuracy["totals"]["metrics"]["log_loss"]["value"])
     groups = system.api.get(D + "/fairness", by=by)
