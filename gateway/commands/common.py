@@ -63,7 +63,7 @@ def cell(name: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"  # noqa: PLR2004
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        return ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
     if isinstance(value, dict):
         return orjson.dumps(value).decode()
     return str(value)
