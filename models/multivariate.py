@@ -13,13 +13,13 @@ import numpy as np
 from models.blueprints.boosting import LightGBM
 from models.drift import LEAST_ROWS
 from models.metrics import auc_of
+from models.reliability import Z_95
 from models.schema import Schema, Target
 from models.types import Floats, Status
 
 MOST_ROWS = 20_000
 FOLDS = 5
 WARNING, FAILING = 0.65, 0.75
-Z_95 = 1.959963984540054
 RECIPE = LightGBM("domain", leaves=31, rate=0.1, rounds=60, least=50)
 
 

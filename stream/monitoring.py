@@ -308,9 +308,7 @@ def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
         blocks = differences.get(name, [])
         entry: dict[str, Any] = {"champion": first[name], "challenger": second[name], "difference": second[name] - first[name]}
         if blocks and np.all(np.isfinite(blocks)):
-            half = T_4_95 * float(np.std(blocks, ddof=1)) / np.sqrt(BLOCKS)
-            mean = float(np.mean(blocks))
-            entry |= {"interval": [mean - half, mean + half], "p_value": block_p(blocks)}
+            entry |= {"interval": interval_of(blocks), "p_value": block_p(blocks)}
         out[name] = entry
     return out
 

@@ -145,7 +145,7 @@ def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, a
         return
     totals = found["totals"]
     rows = [{"metric": name, **m, "over time": spark(b["metrics"][name] for b in found["buckets"])} for name, m in totals["metrics"].items()]
-    show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting")
+    show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting" + ("" if totals["mature"] else "; nothing is judged before they had their time"))
     if (parts := found["by_class"]) is not None:
         show(parts["classes"], as_json, title="class by class")
     if totals["coverage"]:

@@ -273,9 +273,7 @@ class Front:
         loop = asyncio.get_running_loop()
 
         async def pieces() -> AsyncIterator[bytes]:
-            ahead = loop.run_in_executor(self._pool, next, blocks, None)
-            while (piece := await ahead) is not None:
-                ahead = loop.run_in_executor(self._pool, next, blocks, None)  # made while this one is sent
+            while (piece := await loop.run_in_executor(self._pool, next, blocks, None)) is not None:
                 yield piece
 
         chunks = pieces()

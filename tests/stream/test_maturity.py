@@ -41,8 +41,8 @@ class Ripening:
     def ask(self, measure, until=None):
         return measured(self.world.front.reader, self.engine._registry, self.engine._follower.catalog, self.world.name, {"measure": measure, "window": "1d"}, FIRST + 9 * DAY, until)
 
-    def answer(self, day, as_of=None):
-        window = Window(self.world.name, FIRST + day * DAY, FIRST + (day + 1) * DAY, as_of=as_of)
+    def answer(self, day):
+        window = Window(self.world.name, FIRST + day * DAY, FIRST + (day + 1) * DAY)
         return accuracy_answer(self.world.front.reader, self.engine._registry, self.engine._follower.catalog, window)
 
 
