@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from models.package import ModelPackage
 from models.table import plain_text
 from models.types import Floats, Row
 from stream.clock import parse_time
+from stream.projections.watch import Adapted
 
 MOST_ID = 128
 
@@ -30,6 +31,7 @@ class Served:
     rules: tuple[Rule, ...] = ()
     others: dict[str, ModelPackage] = field(default_factory=dict)
     routes: tuple[tuple[str, float], ...] = ()  # (model, share) of the rows that other models answer
+    adapted: Mapping[str, list[Adapted]] = field(default_factory=dict)  # of each model, how its intervals were adapted, as it goes on
 
 
 @dataclass(slots=True)  # not frozen: one is made for each request, and setting a frozen one's fields takes three times as long

@@ -59,7 +59,7 @@ def add_more(predictions: list[dict[str, Any]], served: Served, asked: Asked, en
     check_more(asked, package)
     half = None
     if asked.interval:
-        half = half_width(package.metadata["residual_quantiles"], asked.interval)
+        half = half_width(package.metadata["residual_quantiles"], asked.interval, served.adapted[package.digest][-1][1] if package.digest in served.adapted else None)
     for k, row in enumerate(predictions):
         if "error" in row:
             continue

@@ -87,7 +87,7 @@ class Serving:
         settings = deployment.settings
         routes = await self._routes(name, settings)
         others = {m: self._packages[m] for m in [*(m for rule in rules for m in models_of(rule)), *(m for m, _ in routes)]}
-        self._served[name] = Served(name, now.version, deployment.association_id, str(settings.get("timestamp", "")), package, settings.get("threshold"), rules, others, routes)
+        self._served[name] = Served(name, now.version, deployment.association_id, str(settings.get("timestamp", "")), package, settings.get("threshold"), rules, others, routes, self._follower.catalog.watch.adapted(name, settings.get("adaptive_intervals")))
 
     async def _routes(self, name: str, settings: dict[str, Any]) -> tuple[tuple[str, float], ...]:
         """The routes whose models answer here; while one cannot be loaded the champion answers for it, and it is tried again."""

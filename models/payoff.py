@@ -31,3 +31,9 @@ def values_of(payoff: Payoff, labels: tuple[str, ...], actual: Any, said: Any) -
     """The worth of each row, by the indices of what came true and what was said among `labels`; NaN where an actual is none of them."""
     table = np.array([[payoff.get(a, {}).get(s, 0.0) for s in labels] for a in labels])
     return np.where(actual < 0, np.nan, table[actual, said])
+
+
+def worth_of(values: Floats) -> dict[str, Any]:
+    """What rows are worth together and each; rows whose actual is of no known class do not count."""
+    known = values[np.isfinite(values)]
+    return {"total": float(known.sum()), "per_row": float(known.mean()) if len(known) else None, "rows": len(known)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.comparing import LEAST_MATCHED
 from models.errors import DataError
 from models.registry import Registry
 from stream.alerts import judge
@@ -11,7 +12,7 @@ from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso, parse_time
 from stream.measures import loss, measured, seconds_of
-from stream.monitoring import LEAST_MATCHED, WARNING, accuracy_answer
+from stream.monitoring import WARNING, accuracy_answer
 from stream.projections.catalog import Catalog
 from stream.queries import Window
 

@@ -441,6 +441,20 @@ class ChangeDetected(Fact):
 
 
 @dataclass(frozen=True)
+class IntervalsAdapted(Fact):
+    """After a cohort a model's intervals are wider or narrower: the share of rows that each level leaves outside from now on, and what came outside of the cohort."""
+
+    TYPE: ClassVar[str] = "intervals_adapted"
+    model_id: str
+    step: float
+    outside: dict[str, float]
+    missed: dict[str, float]
+    rows: int
+    until: str
+    sql: str
+
+
+@dataclass(frozen=True)
 class DeadLettered(Fact):
     """Messages that could not be handled were put aside; what they held lies with the letters, never here."""
 

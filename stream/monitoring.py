@@ -1,4 +1,4 @@
-"""Drift, accuracy and comparison as answers: the questions of `queries.py` and the numbers made of them.
+"""Drift, data quality and accuracy as answers: the questions of `queries.py` and the numbers made of them.
 
 Gateway, portal and worker give the same answers because they are made here.
 """
@@ -17,34 +17,29 @@ import pyarrow.compute as pc
 from models import drift as distances
 from models.baseline import Baseline
 from models.classes import by_class
-from models.comparing import BLOCKS, LEVEL, block_p, holm, mcnemar
+from models.comparing import LEAST_MATCHED, blocks_of, interval_of
 from models.conformal import realised as realised_coverage
 from models.metrics import METRICS
-from models.payoff import Payoff, values_of
+from models.payoff import worth_of
 from models.quality import quality_of
 from models.registry import Registry
 from models.reliability import reliability
-from models.types import Floats, Status
+from models.types import Status
 from stream import queries
-from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
-from stream.errors import Refused
 from stream.estimates import estimate_answer
 from stream.learners import target_package
+from stream.present_rule import rule_answer
 from stream.projections.arrivals import SUMS
-from stream.projections.catalog import Catalog
+from stream.projections.catalog import Catalog, Deployment
 from stream.queries import Window
 from stream.recount import package_of, recount
 from stream.recut import FROZEN, Look
 from stream.references import TRAINING, reference_of
 from stream.unread import texts_answer, unread_answer
 
-LEAST_MATCHED = 100
 WARNING, FAILING = 0.05, 0.10
-RIPE = 0.95  # the share of outcomes that a window waits for
-T_4_95 = 2.7764451051977987  # 97.5 % quantile of Student's t with 4 degrees of freedom
-REPLAYED = "replayed:"
 
 
 def drift_answer(log: EventLog, registry: Registry, window: Window, model_id: str, look: Look = FROZEN) -> dict[str, Any]:
@@ -171,7 +166,8 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     package = target_package(registry, catalog.models, window.model_id or deployment.now.champion)
     target = package.schema.target
     roles = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
-    sql, table = queries.outcome_rows(log, window, target.task, roles=roles)
+    adapting = "adaptive_intervals" in deployment.settings
+    sql, table = queries.outcome_rows(log, window, target.task, roles=roles, more=queries.RECEIVED if adapting else "")
     with ThreadPoolExecutor(4) as beside:  # all of it waits for the engine or is made by NumPy, which lets others run
         counted = beside.submit(queries.count_rows, log, window, roles=roles)
         delay = beside.submit(queries.label_delay, log, window, roles=roles) if whole_story and window.as_of is None else None
@@ -180,18 +176,18 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         by_bucket = beside.submit(queries.metrics_by_bucket, rows, window)
         realised = rows.metrics(slice(None))
         (whole, last), blocks = counted.result(), by_block.result() if by_block else {}
-    enough = table.num_rows >= RIPE * whole or last <= queries.had_their_time(log, window.deployment, window.as_of)
+    enough = queries.mature_until(log, window, table.num_rows, (whole, last)) is None
     values = queries.finite(realised)
     baseline = package.metadata["metrics"]
     metrics = {}
     for name, value in values.items():
         metrics[name] = {"value": value, "interval": interval_of(blocks.get(name)), "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y)) if enough else "unknown"}
     main = package.metadata["metric"]
-    worth = worths(rows, deployment.settings.get("payoff"))
+    rule = rule_answer(log, registry, catalog, window, target, roles=roles, mature=enough) if whole_story else None
+    worth = rows.worths(deployment.settings.get("payoff"))
     guess = estimate_answer(log, registry, window, rows, realised, whole) if whole_story and not window.model_id else None
     names = sorted(pc.unique(table.column("model_id")).to_pylist())
-    residuals = {name: target_package(registry, catalog.models, name).metadata.get("residual_quantiles") or {} for name in names} if target.task == "regression" else {}
-    coverage = realised_coverage([(np.abs(rows.y - rows.p)[rows.models == name], held) for name, held in residuals.items()])
+    coverage = covered(registry, catalog, deployment, rows) if target.task == "regression" else {}
     counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None, "mature": enough}
     if delay is not None:
         counts["label_delay_seconds"] = delay.result()
@@ -199,7 +195,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         "model_id": window.model_id or None,
         "models": names,
         "metric": main,
-        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "coverage": coverage or None, "payoff": None if worth is None else worth_of(worth)},
+        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "coverage": coverage or None, "payoff": None if worth is None else worth_of(worth), "present_rule": rule},
         "estimated": guess,
         "calibration": reliability(target.task, rows.y, rows.p) if whole_story else None,
         "by_class": by_class(rows.y, rows.chosen, rows.labels) if whole_story and rows.chosen is not None and len(rows.y) else None,
@@ -209,6 +205,18 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     }
 
 
+def covered(registry: Registry, catalog: Catalog, deployment: Deployment, rows: queries.Scored) -> dict[str, float]:
+    """The share of values inside their intervals by level, of each model and time by those that were in force when the row was recorded."""
+    adapted = catalog.watch.adapted(deployment.name, deployment.settings.get("adaptive_intervals"))
+    errors, parts = np.abs(rows.y - rows.p), []
+    for name in np.unique(rows.models.astype(str)).tolist():
+        residuals = target_package(registry, catalog.models, name).metadata.get("residual_quantiles") or {}
+        mine, changes = rows.models == name, adapted.get(name, [])
+        period = np.searchsorted([at for at, _ in changes], rows.received[mine], side="right") if changes else np.zeros(mine.sum(), dtype=np.int64)
+        parts += [(errors[mine][period == k], residuals, changes[k - 1][1] if k else {}) for k in np.unique(period).tolist()]
+    return realised_coverage(parts)
+
+
 def block_values(rows: queries.Scored) -> dict[str, list[float]]:
     """Each metric in five contiguous blocks of equal time; nothing where a block has no rows."""
     found: dict[str, list[float]] = {}
@@ -216,24 +224,6 @@ def block_values(rows: queries.Scored) -> dict[str, list[float]]:
         for name, value in rows.metrics(part).items():
             found.setdefault(name, []).append(value)
     return found
-
-
-def blocks_of(times: Any) -> list[Any]:
-    """Row positions in five contiguous blocks of equal time; none where one would be empty."""
-    if not len(times):
-        return []
-    edges = np.linspace(times.min(), times.max(), BLOCKS + 1)[1:-1]
-    place = np.searchsorted(edges, times, side="right")
-    parts = [np.nonzero(place == k)[0] for k in range(BLOCKS)]
-    return parts if all(len(p) for p in parts) else []
-
-
-def interval_of(blocks: list[float] | None) -> list[float] | None:
-    """The 95 % interval of a metric's mean over five blocks of time (Student's t); None where a block does not define it."""
-    if not blocks or not np.all(np.isfinite(blocks)):
-        return None
-    mean, half = float(np.mean(blocks)), T_4_95 * float(np.std(blocks, ddof=1)) / float(np.sqrt(BLOCKS))
-    return [mean - half, mean + half]
 
 
 def metric_status(name: str, value: float | None, baseline: float | None, blocks: list[float] | None, count: int) -> Status:
@@ -246,113 +236,6 @@ def metric_status(name: str, value: float | None, baseline: float | None, blocks
     if worse < WARNING or around is None or around[0] <= baseline <= around[1]:
         return "passing"
     return "failing" if worse >= FAILING else "warning"
-
-
-def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window) -> dict[str, Any]:
-    """Each challenger's difference to the champion: mean, 95 % interval by Student's t over five blocks."""
-    deployment = catalog.deployment(window.deployment)
-    champion = deployment.now.champion
-    package = package_of(registry, champion)
-    target = package.schema.target
-    roles = "role IN ('champion', 'challenger')"
-    if not deployment.now.challengers:
-        return {"champion": champion, "metric": package.metadata["metric"], "challengers": [], "sql": queries.outcomes_sql(window, target.task, roles=roles, ordered=True), "status": "unknown"}
-    sql, table = queries.outcome_rows(log, window, target.task, roles=roles, ordered=True)
-    rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
-    mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
-    compared = []
-    for model_id, _ in deployment.now.challengers:
-        theirs = np.nonzero(rows.models == model_id)[0]
-        pairs = [(mine[i], k) for k, i in zip(theirs.tolist(), rows.ids[theirs].tolist(), strict=True) if i in mine]
-        a = np.array([p[0] for p in pairs], dtype=np.int64)
-        b = np.array([p[1] for p in pairs], dtype=np.int64)
-        compared.append({"model_id": model_id, "blueprint": catalog.models[model_id].blueprint, "ms_per_row": catalog.models[model_id].summary.get("ms_per_row"), "rows": len(pairs), "metrics": paired(rows, a, b), "row_test": row_test(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))})
-    return {"champion": champion, "metric": package.metadata["metric"], "challengers": judged(compared), "sql": sql, "status": "passing"}
-
-
-def replay_comparison(log: EventLog, registry: Registry, catalog: Catalog, window: Window, replay_id: str) -> dict[str, Any]:
-    """What would have been, had a model served a window through which it was replayed: beside what was served, by whoever it was."""
-    deployment = catalog.deployment(window.deployment)
-    job = catalog.jobs.get(replay_id)
-    if job is None or job.kind != "replay" or job.deployment != deployment.name:
-        raise Refused("unknown", "unknown_job", f"{deployment.name!r} has no replay {replay_id!r}")
-    model_id, package = str(job.request["model_id"]), package_of(registry, deployment.now.champion)
-    target = package.schema.target
-    roles = f"(role = 'champion' OR (role = 'replay' AND replay_id = {literal(replay_id)}))"
-    sql, table = queries.outcome_rows(log, window, target.task, roles=roles, ordered=True, row_id=f"concat(if(role = 'replay', '{REPLAYED}', ''), request_id, '/', association_id)")
-    rows = queries.scored(table, target.task, lambda m: target_package(registry, catalog.models, m).schema.target.classes, target.classes)
-    places: dict[str, int] = {}
-    for k, name in enumerate(rows.ids.tolist()):
-        places[name] = -1 if name in places else k  # twice in one request: nobody knows which is which
-    pairs = [(k, places.get(REPLAYED + name, -1)) for name, k in places.items() if k >= 0 and not name.startswith(REPLAYED)]
-    a, b = (np.array([pair[side] for pair in pairs if pair[1] >= 0], dtype=np.int64) for side in (0, 1))
-    summary = catalog.models[model_id]
-    found = {"model_id": model_id, "blueprint": summary.blueprint, "ms_per_row": summary.summary.get("ms_per_row"), "rows": len(a), "metrics": paired(rows, a, b), "row_test": row_test(rows, a, b), "payoff": gain(rows, a, b, deployment.settings.get("payoff"))}
-    return {"champion": deployment.now.champion, "replay_id": replay_id, "state": job.state, "metric": package.metadata["metric"], "challengers": judged([found]), "sql": sql, "status": "passing"}
-
-
-def paired(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any]:
-    """Champion (a) and challenger (b) on the same rows."""
-    if not len(a):
-        return {}
-    first, second = rows.metrics(a), rows.metrics(b)
-    differences: dict[str, list[float]] = {}
-    if len(a) >= LEAST_MATCHED:
-        for part in blocks_of(rows.times[a]):
-            x = rows.metrics(a[part])
-            z = rows.metrics(b[part])
-            for name in x:
-                differences.setdefault(name, []).append(z[name] - x[name])
-    out = {}
-    for name in first:
-        blocks = differences.get(name, [])
-        entry: dict[str, Any] = {"champion": first[name], "challenger": second[name], "difference": second[name] - first[name]}
-        if blocks and np.all(np.isfinite(blocks)):
-            entry |= {"interval": interval_of(blocks), "p_value": block_p(blocks)}
-        out[name] = entry
-    return out
-
-
-def judged(compared: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Say of each challenger and metric whether it is better: with several challengers one of them seems so by chance more easily, which Holm's adjustment undoes."""
-    for name, metric in METRICS.items():
-        entries = [entry for one in compared if "p_value" in (entry := one["metrics"].get(name, {}))]
-        for entry, adjusted in zip(entries, holm([entry["p_value"] for entry in entries]), strict=True):
-            ahead = sum(entry["interval"]) > 0 if metric.higher_is_better else sum(entry["interval"]) < 0
-            entry |= {"p_adjusted": adjusted, "better": ahead and adjusted < LEVEL}
-    return compared
-
-
-def row_test(rows: queries.Scored, a: Any, b: Any) -> dict[str, Any] | None:
-    """McNemar's test of what champion (a) and challenger (b) decided; None for values."""
-    return None if rows.chosen is None or not len(a) else mcnemar(rows.chosen[a] == rows.y[a], rows.chosen[b] == rows.y[b])
-
-
-def worths(rows: queries.Scored, payoff: Payoff | None) -> Floats | None:
-    """The worth of each matched row; None where no payoff is set."""
-    return None if not payoff or rows.chosen is None else values_of(payoff, rows.labels, rows.y, rows.chosen)
-
-
-def worth_of(values: Floats) -> dict[str, Any]:
-    """What rows are worth together and each; rows whose actual is of no known class do not count."""
-    known = values[np.isfinite(values)]
-    return {"total": float(known.sum()), "per_row": float(known.mean()) if len(known) else None, "rows": len(known)}
-
-
-def gain(rows: queries.Scored, a: Any, b: Any, payoff: Payoff | None) -> dict[str, Any] | None:
-    """What a challenger (b) would have brought more than the champion (a) on the same rows, with the five-block interval of a row's mean."""
-    worth = worths(rows, payoff)
-    if worth is None or not len(a):
-        return None
-    first, second, difference = worth[a], worth[b], worth[b] - worth[a]
-    found: dict[str, Any] = {"champion": worth_of(first), "challenger": worth_of(second), "gain": worth_of(difference)}
-    parts = blocks_of(rows.times[a]) if len(a) >= LEAST_MATCHED else []
-    means = [float(np.nanmean(difference[part])) for part in parts if np.isfinite(difference[part]).any()]
-    if len(means) == BLOCKS:
-        half = T_4_95 * float(np.std(means, ddof=1)) / np.sqrt(BLOCKS)
-        mean = float(np.mean(means))
-        found |= {"interval_per_row": [mean - half, mean + half], "better": bool(mean > half)}
-    return found
 
 
 def results(log: EventLog, registry: Registry, catalog: Catalog, deployment: str) -> list[bytes]:

@@ -17,11 +17,11 @@ from stream import policies
 from stream.association import literal
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
+from stream.comparison import comparison_answer
 from stream.control import Follower
 from stream.errors import QueryRejected, Refused
 from stream.events import ChallengerRemoved, ChampionChanged, PolicyRunAwaits, PolicyRunFinished, PolicyRunLooked, PolicyRunStarted, RetrainingStarted, new_id
 from stream.measures import measured, seconds_of
-from stream.monitoring import comparison_answer
 from stream.projections.watch import Run
 from stream.queries import Window
 from stream.teller import Say

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.metrics import score_all
+from models.metrics import METRICS, OF_DECISIONS, decisions, score_all
+from models.payoff import Payoff, values_of
 from models.types import Floats, Ints, TaskType
 from stream.association import literal
 from stream.clickhouse import DICTIONARIES, EventLog
@@ -19,6 +20,8 @@ from stream.clock import iso
 SERVED = "position(humility, ':error') = 0"  # a rule may have refused to serve a row
 SHADOWED = "substring(event_id, 1, length(event_id) - 13)"  # a challenger's event id is the champion's, a dot, and twelve characters of its own
 ROW_ID = f"if(role = 'challenger', {SHADOWED}, event_id)"
+RECEIVED = "toUnixTimestamp64Micro(recorded_at) AS received"
+RIPE = 0.95  # the share of outcomes that a window waits for
 BUCKETS = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 
@@ -106,28 +109,27 @@ def position_of(log: EventLog) -> dict[str, int]:
     return {row["source"]: int(row["sequence"]) for row in log.rows("SELECT source, sequence FROM log_progress ORDER BY source")}
 
 
-def outcome_rows(log: EventLog, window: Window, task: TaskType, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> tuple[str, Any]:
+def outcome_rows(log: EventLog, window: Window, task: TaskType, *, roles: str, ordered: bool = False, row_id: str = ROW_ID, more: str = "") -> tuple[str, Any]:
     """The matched rows of a window as Arrow, and their SELECT."""
-    sql = outcomes_sql(window, task, roles=roles, ordered=ordered, row_id=row_id)
+    sql = outcomes_sql(window, task, roles=roles, ordered=ordered, row_id=row_id, more=more)
     return sql, log.arrow(sql, settings=DICTIONARIES)
 
 
-def outcomes_sql(window: Window, task: TaskType, *, roles: str, ordered: bool = False, row_id: str = ROW_ID) -> str:
-    """The SELECT of a window's matched rows: time, model, what was said and what became true, as the task has it; each column more costs as much as a metric.
+def outcomes_sql(window: Window, task: TaskType, *, roles: str, ordered: bool = False, row_id: str = ROW_ID, more: str = "") -> str:
+    """The SELECT of a window's matched rows: time, model, what was said and what became true, as the task has it, and `more`; each column more costs as much as a metric.
 
     `ordered`: by time, and with the id that a champion's row and its challengers' have in common (`row_id`). Metrics need neither.
     """
     source = outcomes_as_of(window.deployment, window.as_of) if window.as_of is not None else "outcomes"
     shared = f"\n    {row_id} AS row_id," if ordered else ""
     outcome = "predicted_value, actual_value" if task == "regression" else "predicted_class, probabilities, actual_class"
-    sql = f"""SELECT toUnixTimestamp64Micro(occurred_at) AS time, model_id,{shared} {outcome}
+    sql = f"""SELECT toUnixTimestamp64Micro(occurred_at) AS time, model_id,{shared} {outcome}{more and f", {more}"}
 FROM {source} WHERE {window.where()} AND {roles} AND {SERVED}"""
     return sql + " ORDER BY occurred_at, event_id" if ordered else sql
 
 
-def coded(table: Any, name: str) -> tuple[Any, list[Any]]:
+def coded(column: Any) -> tuple[Any, list[Any]]:
     """A column of few texts as codes and the texts; what is missing has the last code, None."""
-    column = table.column(name)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     whole = column.unify_dictionaries().combine_chunks()
@@ -148,10 +150,21 @@ class Scored:
     times: Any
     chosen: Any = None
     labels: tuple[str, ...] = ()
+    received: Any = None
 
     def metrics(self, rows: Any) -> dict[str, float]:
         """All metrics of some rows, decisions as they were served."""
         return score_all(self.task, self.y[rows], self.p[rows], None if self.chosen is None else self.chosen[rows])
+
+    def metric(self, name: str, rows: Any) -> float:
+        """One of them, for less."""
+        if name in OF_DECISIONS and self.chosen is not None:
+            return OF_DECISIONS[name](decisions(self.y[rows], self.chosen[rows], len(self.labels)))
+        return METRICS[name].function(self.y[rows], self.p[rows])
+
+    def worths(self, payoff: Payoff | None) -> Floats | None:
+        """What each row's decision was worth; None where no payoff is set."""
+        return None if not payoff or self.chosen is None else values_of(payoff, self.labels, self.y, self.chosen)
 
 
 def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ...]], reference: tuple[str, ...]) -> Scored:
@@ -160,19 +173,20 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
     Each model's probabilities are put under its own classes; the reference's come first.
     """
     times = table.column("time").to_numpy()
-    model_codes, names = coded(table, "model_id")
+    model_codes, names = coded(table.column("model_id"))
     models = np.array(names, dtype=object)[model_codes]
     ids = np.array(table.column("row_id").to_pylist() if "row_id" in table.column_names else [], dtype=object)
     if task == "regression":
         y = table.column("actual_value").to_numpy().astype(np.float64)
         p = table.column("predicted_value").to_numpy().astype(np.float64)
         good = np.isfinite(y)
-        return Scored(task, y[good], p[good], models[good], int((~good).sum()), ids[good] if len(ids) else ids, times[good])
+        received = table.column("received").to_numpy()[good] if "received" in table.column_names else None
+        return Scored(task, y[good], p[good], models[good], int((~good).sum()), ids[good] if len(ids) else ids, times[good], received=received)
     present = np.flatnonzero(np.bincount(model_codes)).tolist()
     found = {code: classes_of(str(names[code])) for code in present}
     labels = list(dict.fromkeys([*reference, *(label for classes in found.values() for label in classes)]))
     index = {label: k for k, label in enumerate(labels)}
-    y = of_codes(coded(table, "actual_class"), index, -1)
+    y = of_codes(coded(table.column("actual_class")), index, -1)
     lists = table.column("probabilities").combine_chunks()
     if len(present) == 1 and found[present[0]] == tuple(labels):
         p = np.asarray(pc.list_flatten(lists).to_numpy(zero_copy_only=False), dtype=np.float64).reshape(len(y), len(labels))
@@ -182,7 +196,7 @@ def scored(table: Any, task: TaskType, classes_of: Callable[[str], tuple[str, ..
             rows = np.nonzero(model_codes == code)[0]
             flat = pc.list_flatten(lists.take(pa.array(rows))).to_numpy(zero_copy_only=False)
             p[np.ix_(rows, np.array([index[label] for label in classes]))] = np.asarray(flat, dtype=np.float64).reshape(-1, len(classes))
-    return Scored(task, y, p, models, int((y < 0).sum()), ids, times, of_codes(coded(table, "predicted_class"), index, 0), tuple(labels))
+    return Scored(task, y, p, models, int((y < 0).sum()), ids, times, of_codes(coded(table.column("predicted_class")), index, 0), tuple(labels))
 
 
 def of_codes(column: tuple[Any, list[Any]], index: dict[str, int], other: int) -> Ints:
@@ -226,6 +240,15 @@ def had_their_time(log: EventLog, deployment: str, as_of: int | None = None) -> 
 FROM {source} WHERE deployment = {literal(deployment)} AND role = 'champion'"""
     row = log.rows(sql)[0]
     return int(row["known"]) - max(int(row["delay"]), 0) if int(row["n"]) else 0
+
+
+def mature_until(log: EventLog, window: Window, matched: int, counted: tuple[int, int]) -> int | None:
+    """Up to when a window's outcomes had their time (microseconds); None where all of it may be judged: 95 % of its rows have their outcome, or its last one (`count_rows`) had its time."""
+    whole, last = counted
+    if matched >= RIPE * whole:
+        return None
+    ripe = had_their_time(log, window.deployment, window.as_of)
+    return None if last <= ripe else ripe
 
 
 def label_delay(log: EventLog, window: Window, *, roles: str) -> dict[str, float | None]:

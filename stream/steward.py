@@ -21,7 +21,7 @@ from stream.cohorts import Maturing, read_together
 from stream.concepts import Detectors
 from stream.control import Follower
 from stream.errors import LogUnavailable, QueryRejected, Refused
-from stream.events import AlertCleared, AlertRaised, ChangeDetected, DeploymentConfigured, DriftCheckRequested, Fact, new_id
+from stream.events import AlertCleared, AlertRaised, ChangeDetected, DeploymentConfigured, DriftCheckRequested, Fact, IntervalsAdapted, new_id
 from stream.measures import measured, newest, seconds_of
 from stream.policy_runs import PolicyRuns
 from stream.queries import position_of
@@ -110,12 +110,13 @@ class Steward:
         if found:
             self._calm = 0  # there may be more, though nothing moves
             await self._follower.propose_all([(cohort, f"{cohort.start}:{cohort.cut}") for cohort in found], actor=ACTOR, deployment=name)
-        detectors, asked = self._detectors.get(name), self._follower.catalog.deployments[name].settings.get("detectors") or []
-        if detectors is None or detectors.read > len(cohorts) or detectors.asked != asked:
-            detectors = self._detectors[name] = Detectors(self._log, self._registry, name, asked)
+        detectors, settings = self._detectors.get(name), self._follower.catalog.deployments[name].settings
+        asked, steps = settings.get("detectors") or [], [settings["adaptive_intervals"]] if "adaptive_intervals" in settings else []
+        if detectors is None or detectors.read > len(cohorts) or (detectors.asked, detectors.steps) != (asked, steps):
+            detectors = self._detectors[name] = Detectors(self._log, self._registry, name, asked, steps)
         while detectors.read < len(cohorts):
             for cohort, fact in await asyncio.to_thread(detectors.feed, read_together(cohorts[detectors.read :])):
-                which = f"{fact.detector}:{fact.on}:" if isinstance(fact, ChangeDetected) else ""
+                which = f"{fact.detector}:{fact.on}:" if isinstance(fact, ChangeDetected) else f"{fact.TYPE}:{fact.step}:" if isinstance(fact, IntervalsAdapted) else ""
                 await self._say(fact, name, f"{which}{fact.model_id}:{cohort.end}")
 
     async def _checks(self) -> None:

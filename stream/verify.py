@@ -1,7 +1,7 @@
 """Proof: every maintained number rebuilt from an empty state out of the log, beside the live one.
 
 Drift counts and arrivals are counted again from the stored rows, outcomes are joined again from predictions and
-actuals, detectors read the recorded days again, the events' hashes are chained again. Equal means equal:
+actuals, detectors and intervals read the recorded days again, the events' hashes are chained again. Equal means equal:
 counts exactly, outcomes row for row, alarms bit for bit.
 """
 
@@ -25,6 +25,7 @@ from stream.events import CohortMatured
 from stream.projections.arrivals import MINUTE, SIZE, arrivals_again
 from stream.recount import recount
 
+INTERVALS, ALWAYS = "intervals", ("", "")
 OUTCOME = "event_id, actual_class, ifNull(actual_value, nan), actual_at, actual_received_at, actual_event_id"
 
 
@@ -89,13 +90,13 @@ def outcomes(log: EventLog, deployment: str) -> dict[str, Any]:
 
 
 def alarms(log: EventLog, registry: Registry, deployment: str, since: int = 0) -> dict[str, Any]:
-    """Alarms raised again by new detectors that read the recorded days in their order, beside those that were told.
+    """Alarms raised again by new detectors that read the recorded days in their order, and intervals adapted again, beside what was told.
 
-    Of a detector that was asked for, no alarm may have been told that it does not raise; while it is asked for, none may be kept back.
+    Of what was asked for, nothing may have been told that it does not say; while it is asked for, nothing may be kept back.
     Where rows are gone (retention, erasure) there is nothing to read again, and it is said. The days of the newest look are left out:
     what is to be said of them may still be under way.
     """
-    types = ("cohort_matured", "concept_drift_detected", "change_detected", "deployment_configured", "data_erased")
+    types = ("cohort_matured", "concept_drift_detected", "change_detected", "intervals_adapted", "deployment_configured", "data_erased")
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in types}
     for row in log.rows(f"SELECT type, payload, toUnixTimestamp64Micro(occurred_at) AS at FROM events WHERE deployment = {literal(deployment)} AND type IN {types} ORDER BY sequence"):
         told[row["type"]].append({**orjson.loads(row["payload"]), "said_at": int(row["at"])})
@@ -105,13 +106,14 @@ def alarms(log: EventLog, registry: Registry, deployment: str, since: int = 0) -
     newest = max((cohort.cut for cohort in cohorts), default=0)
     settled = [cohort for cohort in cohorts if cohort.cut < newest]
     asked = asked_since(told["deployment_configured"])
-    known = asked.keys() | {(fact["detector"], fact["on"]) for fact in told["change_detected"]}
-    detectors, again = Detectors(log, registry, deployment, [{"kind": kind, "on": on} for kind, on in sorted(known)]), []
+    known = asked.keys() | {asked_by(fact) for name in ("change_detected", "intervals_adapted") for fact in told[name]}
+    kinds, steps = [{"kind": kind, "on": on} for kind, on in sorted(known) if kind != INTERVALS], sorted(float(step) for kind, step in known if kind == INTERVALS)
+    detectors, again = Detectors(log, registry, deployment, kinds, steps), []
     while detectors.read < len(settled):
         again += [asdict(fact) for _, fact in detectors.feed(read_together(settled[detectors.read :]))]
     last = iso(settled[-1].end) if settled else ""
-    live = [plain(fact) for name in ("concept_drift_detected", "change_detected") for fact in told[name] if fact["until"] <= last]
-    must = [fact for fact in again if "detector" not in fact or asked.get((fact["detector"], fact["on"]), newest) < newest]
+    live = [plain(fact) for name in ("concept_drift_detected", "change_detected", "intervals_adapted") for fact in told[name] if fact["until"] <= last]
+    must = [fact for fact in again if asked_by(fact) == ALWAYS or asked.get(asked_by(fact), newest) < newest]
     raised, said, due = (Counter(map(orjson.dumps, facts)) for facts in (again, live, must))
     differ = [*(said - raised).elements(), *(due - said).elements()]
     return {
@@ -124,13 +126,23 @@ def alarms(log: EventLog, registry: Registry, deployment: str, since: int = 0) -
     }
 
 
+def asked_by(fact: dict[str, Any]) -> tuple[str, str]:
+    """Who says a fact: the kind of a detector and what it is on, or the step of adapted intervals."""
+    return (INTERVALS, str(fact["step"])) if "step" in fact else (fact["detector"], fact["on"]) if "detector" in fact else ALWAYS
+
+
 def asked_since(configured: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
-    """The detectors that are asked for, by kind and what they are on, and since when (microseconds)."""
+    """The detectors and adapted intervals that are asked for (`asked_by`), and since when (microseconds)."""
     found: dict[tuple[str, str], int] = {}
     for fact in configured:
-        if "detectors" in fact["settings"]:
-            wanted = [(one["kind"], one["on"]) for one in fact["settings"]["detectors"] or []]
-            found = {one: found.get(one, fact["said_at"]) for one in wanted}
+        settings = fact["settings"]
+        if "detectors" in settings:
+            wanted = [(one["kind"], one["on"]) for one in settings["detectors"] or []]
+            found = {one: since for one, since in found.items() if one[0] == INTERVALS} | {one: found.get(one, fact["said_at"]) for one in wanted}
+        if "adaptive_intervals" in settings:
+            now = (INTERVALS, str(settings["adaptive_intervals"]))
+            since = found.get(now, fact["said_at"])
+            found = {one: at for one, at in found.items() if one[0] != INTERVALS} | ({now: since} if settings["adaptive_intervals"] else {})
     return found
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 import orjson
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -16,8 +20,11 @@ from rich.table import Table
 from gateway.client import Client
 from stream.settings import Settings, read_settings
 
-out = Console(highlight=False, markup=False, emoji=False)  # what the log holds is shown as it is
+# what the log holds is shown as it is; a pipe has room for all of it
+out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 BLOCKS = "▁▂▃▄▅▆▇█"
+WIDE, NARROW = 40, 8  # blocks of a line
+WORD, GAP, FEWEST = 21, 2, 3  # characters of a cell that is not broken, and between two; columns of the narrowest table
 ONLY_SQL = "champion.only_sql"
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
 
@@ -43,13 +50,20 @@ def show(data: Any, as_json: bool, *, title: str = "", columns: list[str] | None
         out.print("nothing there yet")
         return
     names = columns or list(dict.fromkeys(k for row in rows for k in row))
-    table = Table(title=title or None, header_style="bold")
-    for name in names:
+    cells = {name: [cell(name, row.get(name)) for row in rows] for name in names}
+    needs = {name: max(len(name), min(max(map(len, cells[name])), WORD)) + GAP for name in names}
+    shown = names.copy()
+    while sum(needs[name] for name in shown) - GAP > out.width and len(shown) > FEWEST:
+        shown.pop()
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for name in shown:
         right = any(isinstance(row.get(name), int | float) and not isinstance(row.get(name), bool) for row in rows)
-        table.add_column(name.replace("_", " "), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell(name, row.get(name)) for name in names))
+        table.add_column(name.replace("_", " "), justify="right" if right else "left", overflow="fold", no_wrap=max(map(len, cells[name])) <= WORD)
+    for row in zip(*(cells[name] for name in shown), strict=True):
+        table.add_row(*row)
     out.print(table)
+    if shown != names:
+        out.print(f"no room for: {', '.join(name.replace('_', ' ') for name in names[len(shown) :])} (a wider terminal or --json)")
 
 
 def cell(name: str, value: Any) -> str:
@@ -70,12 +84,17 @@ def cell(name: str, value: Any) -> str:
 
 
 def spark(values: Iterable[float | None]) -> str:
-    """Values over time as a line of blocks, from 0 or the least to the greatest; a gap where there is none.
+    """Values over time as a line of blocks, from 0 or the least to the greatest; a gap where there is none. Of more values than a terminal has room for, means of neighbours.
 
     >>> spark([0.0, 1.0, None, 7.0])
     '▁▂ █'
     """
     shown = list(values)
+    most = WIDE if out.width >= WIDE * 3 else NARROW
+    if len(shown) > most:
+        edges = [k * len(shown) // most for k in range(most + 1)]
+        groups = [[v for v in shown[a:b] if v is not None] for a, b in itertools.pairwise(edges)]
+        shown = [sum(group) / len(group) if group else None for group in groups]
     known = [v for v in shown if v is not None]
     low, high = min([0.0, *known]), max(known, default=0.0)
     steps = len(BLOCKS) - 1

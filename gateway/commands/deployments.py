@@ -9,7 +9,6 @@ import click
 import orjson
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from gateway import batch
 from gateway.client import Client, Refusal
 from gateway.commands.common import AS_JSON, board, brief, client, out, show, wait_for_job
 from models.errors import ModelsError
@@ -78,6 +77,8 @@ def predict(deployment: str, file: Path | None, output: Path | None, query: str,
     """
     if bool(target) != bool(table) or (file is None and not (query and source and (output or target))):
         raise click.UsageError("give a FILE, or --query, --from, and -o or --to; --to and --table go together")
+    from gateway import batch
+
     api = client()
     try:
         asked = None
@@ -107,6 +108,8 @@ def predict(deployment: str, file: Path | None, output: Path | None, query: str,
 
 def print_some(api: Client, deployment: str, file: Path, as_json: bool, *, monitored: bool) -> None:
     """The answers of a file's rows, in the terminal."""
+    from gateway import batch
+
     run = new_id()[:12]
     answers: list[dict[str, object]] = []
     for number, piece in enumerate(batch.pieces(file, batch.ROWS)):

@@ -8,11 +8,9 @@ from typing import Any
 
 import click
 
-from gateway import batch
 from gateway.client import Refusal
 from gateway.commands.common import AS_JSON, client, show
 from models.errors import DataError, ModelsError
-from models.external import prediction_columns
 
 
 @click.command()
@@ -45,6 +43,8 @@ def report(deployment: str, file: Path, prediction: str, as_json: bool) -> None:
 
     Example: champion report scorecard july.parquet --prediction p_late
     """
+    from gateway import batch
+
     api = client()
     run = hashlib.sha256(f"{deployment}:{file.resolve()}:{file.stat().st_size}:{file.stat().st_mtime_ns}".encode()).hexdigest()[:16]
     rows = 0
@@ -61,6 +61,8 @@ def report(deployment: str, file: Path, prediction: str, as_json: bool) -> None:
 
 def taken(row: dict[str, Any], prediction: str) -> float | dict[str, float]:
     """A row's prediction, taken out of it: what is left are the inputs. DataError where it is none."""
+    from models.external import prediction_columns
+
     names = prediction_columns(row, prediction)
     try:
         values = {name: float(row.pop(name)) for name in names}

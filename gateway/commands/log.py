@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 import orjson
 
-from gateway.auth import KeyStore
 from gateway.commands.common import AS_JSON, client, settings, show
-from gateway.snippets import snippet_of
+
+if TYPE_CHECKING:
+    from gateway.auth import KeyStore
 
 
 @click.command()
@@ -57,6 +59,13 @@ def keys() -> None:
     """
 
 
+def key_store() -> KeyStore:
+    """The keys of this data dir."""
+    from gateway.auth import KeyStore
+
+    return KeyStore(settings().data_dir / "keys.json")
+
+
 @keys.command("add")
 @click.argument("name")
 def keys_add(name: str) -> None:
@@ -64,7 +73,7 @@ def keys_add(name: str) -> None:
 
     Example: champion keys add analysts
     """
-    click.echo(KeyStore(settings().data_dir / "keys.json").add(name))
+    click.echo(key_store().add(name))
 
 
 @keys.command("list")
@@ -74,7 +83,7 @@ def keys_list(as_json: bool) -> None:
 
     Example: champion keys list
     """
-    show([{"name": n, "sha256": h[:12]} for h, n in KeyStore(settings().data_dir / "keys.json").hashes.items()], as_json)
+    show([{"name": n, "sha256": h[:12]} for h, n in key_store().hashes.items()], as_json)
 
 
 @keys.command("remove")
@@ -84,7 +93,7 @@ def keys_remove(name: str) -> None:
 
     Example: champion keys remove analysts
     """
-    click.echo(f"{KeyStore(settings().data_dir / 'keys.json').remove(name)} removed")
+    click.echo(f"{key_store().remove(name)} removed")
 
 
 @click.command()
@@ -95,6 +104,8 @@ def snippet(deployment: str, lang: str) -> None:
 
     Example: champion snippet flights --lang curl
     """
+    from gateway.snippets import snippet_of
+
     api = client()
     champion = api.get(f"/v1/deployments/{deployment}")["champion"]["model_id"]
     click.echo(snippet_of(settings().url, deployment, api.get(f"/v1/models/{champion}"), lang))

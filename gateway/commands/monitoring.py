@@ -133,19 +133,27 @@ def quality(deployment: str, start: str, end: str, bucket: str, segment: str, at
 @click.argument("deployment")
 @window_options
 @click.option("--model", default="")
+@click.option("--rule", default=None, help="First say by which rule one decides at present, to stand beside the metrics: an input's name, a segment (of two classes), or sql:EXPRESSION; empty: by none.")
+@click.option("--adapt-intervals", "step", type=float, default=None, help="First have a regression's intervals follow each day's outcomes by this step, such as 0.05; 0: they stay as held out.")
 @AS_JSON
-def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, model: str, as_json: bool) -> None:
-    """Show the metrics on matched rows, against the holdout.
+def accuracy(deployment: str, start: str, end: str, bucket: str, segment: str, at: str, model: str, rule: str | None, step: float | None, as_json: bool) -> None:
+    """Show the metrics on matched rows, against the holdout and the rule that decides at present.
 
-    Example: champion accuracy flights --bucket 7d
+    Example: champion accuracy flights --bucket 7d --rule "sched_dep_time>=1700"
     """
+    for name, value in (("present_rule", rule), ("adaptive_intervals", step)):
+        if value is not None:
+            client().call("PATCH", f"/v1/deployments/{deployment}", {name: value or None})
     found = of_window(deployment, "accuracy", start, end, bucket, segment, at, model)
     if as_json:
         show(found, as_json=True)
         return
     totals = found["totals"]
-    rows = [{"metric": name, **m, "over time": spark(b["metrics"][name] for b in found["buckets"])} for name, m in totals["metrics"].items()]
+    beside = (totals["present_rule"] or {}).get("metrics", {})
+    rows = [{"metric": name, "value": m["value"], "baseline": m["baseline"], **({"present rule": beside.get(name, {}).get("rule")} if beside else {}), "status": m["status"], "interval": m["interval"], "over time": spark(b["metrics"][name] for b in found["buckets"])} for name, m in totals["metrics"].items()]
     show(rows, as_json, title=f"{deployment}: {found['status']}; {totals['matched']:,} matched, {totals['waiting']:,} waiting" + ("" if totals["mature"] else "; nothing is judged before they had their time"))
+    if rule_said := totals["present_rule"]:
+        out.print(rule_line(rule_said, found["metric"]))
     if (parts := found["by_class"]) is not None:
         show(parts["classes"], as_json, title="class by class")
     if totals["coverage"]:
@@ -181,9 +189,12 @@ def compare(deployment: str, file: Path | None, replay_id: str, start: str, end:
         rows = [{"metric": name, **values, "95 %": interval_line(values.get("interval"))} for name, values in one["metrics"].items()]
         if one["payoff"]:
             rows.append({"metric": "payoff a row", **{k: one["payoff"][k]["per_row"] for k in ("champion", "challenger")}, "difference": one["payoff"]["gain"]["per_row"], "interval": one["payoff"].get("interval_per_row"), "better": one["payoff"].get("better")})
-        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "interval", "p_adjusted", "better", "95 %"])
+        show(rows, as_json, title=f"{one['blueprint']} on {one['rows']:,} rows of the champion's", columns=["metric", "champion", "challenger", "difference", "better", "interval", "p_adjusted", "95 %"])
         if test := one["row_test"]:
-            out.print(f"only the champion right: {test['only_champion_right']:,}; only the challenger: {test['only_challenger_right']:,}; McNemar's p {test['p_value']:.3g}, which assumes {test['assumes']}")
+            decided = f"; only the champion right: {test['only_champion_right']:,}, only the challenger: {test['only_challenger_right']:,}, McNemar's p {test['p_value']:.3g}" if "p_value" in test else ""
+            out.print(f"assuming {test['assumes']}: {test['metric']} differs by {brief_interval(test['interval'])} (bootstrap){decided}; the blocks decide")
+    if found["mature_until"]:
+        out.print(f"compared are the rows until {found['mature_until'][:16]}: of those after it outcomes are still awaited")
 
 
 @click.command()
@@ -223,6 +234,25 @@ def explain(deployment: str, share: float | None, start: str, end: str, bucket: 
     found = of_window(deployment, "explanations", start, end, bucket, segment, at)
     most = max((i["size"] for i in found["inputs"]), default=0.0)
     show(found if as_json else [{**i, "": bar(i["size"], most)} for i in found["inputs"]], as_json, title=f"{deployment}: {found['rows']:,} explained rows, effects in {found['scale'].replace('_', ' ')}")
+
+
+def rule_line(said: dict[str, Any], metric: str) -> str:
+    """What the present rule is, and how what is served does beside it."""
+    if "error" in said:
+        return f"present rule {said['rule']}: {said['error']}"
+    main = metric if metric in said["metrics"] else next(iter(said["metrics"]), None)
+    entry = said["metrics"].get(main, {})
+    by = f"; in {main} what is served differs by {entry['difference']:+.4g} ({brief_interval(entry.get('interval'))}, 95 %, five blocks)" if entry else ""
+    return f"present rule {said['rule']}: on {said['rows']:,} rows{by}" + (f"; of {said['silent_rows']:,} it says nothing" if said["silent_rows"] else "")
+
+
+def brief_interval(interval: list[float] | None) -> str:
+    """An interval in words.
+
+    >>> brief_interval([-0.012345, 0.5])
+    '-0.01235 to +0.5'
+    """
+    return f"{interval[0]:+.4g} to {interval[1]:+.4g}" if interval else "unknown"
 
 
 def interval_line(interval: list[float] | None, width: int = 21) -> str:

@@ -12,11 +12,12 @@ from gateway.errors import ApiError, json_response
 from gateway.handlers.common import catalog_of, stamped, wait_after, window_of
 from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SETTINGS
 from stream.clock import now_us
+from stream.comparison import comparison_answer, replay_comparison
 from stream.disagreement import explore
 from stream.explainer import drivers
 from stream.fairness import fairness as fairness_of
 from stream.health import health_answer
-from stream.monitoring import accuracy_answer, comparison_answer, drift_answer, quality_answer, replay_comparison
+from stream.monitoring import accuracy_answer, drift_answer, quality_answer
 from stream.recount import package_of
 from stream.recut import look_of
 from stream.verify import verify

@@ -10,12 +10,13 @@ from aiohttp import web
 
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import propose
-from gateway.keys import FOLLOWER, REGISTRY, SERVING
+from gateway.keys import EVENT_LOG, FOLLOWER, REGISTRY, SERVING
 from models.detectors import read_detectors
 from models.package import ModelPackage
 from models.payoff import read_payoff
 from stream.events import DeploymentConfigured, DeploymentStateChanged
 from stream.measures import seconds_of
+from stream.present_rule import expression_of, tried
 from stream.recount import package_of
 
 ACTIONS = {"pause": "paused", "resume": "active", "archive": "archived", "active": "active", "paused": "paused", "archived": "archived"}
@@ -23,14 +24,17 @@ LEAST_CHECK = 60
 
 
 async def change(request: web.Request) -> web.Response:
-    """Pause, resume or archive by `state`; or set the class `threshold` of two classes, the `payoff`, the share of answers to `explain`, other `detectors`, or `drift_checks` by schedule (null takes each away)."""
+    """Pause, resume or archive by `state`; or set the class `threshold` of two classes, the `payoff`, the share of answers to `explain`, other `detectors`, `drift_checks` by schedule, the `present_rule` that stands beside the metrics, or the step of `adaptive_intervals` (null takes each away)."""
     data = await object_body(request)
     name = next((name for name in SETTINGS if name in data), "")
     if name:
         value = data[name]
         if value is not None:
             champion = request.app[FOLLOWER].catalog.deployment(request.match_info["d"]).now.champion
-            value = SETTINGS[name](await asyncio.to_thread(package_of, request.app[REGISTRY], champion), value)
+            package = await asyncio.to_thread(package_of, request.app[REGISTRY], champion)
+            value = SETTINGS[name](package, value)
+            if name == "present_rule":
+                await asyncio.to_thread(tried, request.app[EVENT_LOG], request.match_info["d"], value, package.schema)
         return await configure(request, {name: value}, str(data.get("reason", "")))
     if not data.get("state"):
         raise ApiError(422, "missing_field", f"missing: state, {', '.join(SETTINGS)}", [{"field": "state"}])
@@ -98,4 +102,21 @@ def drift_checks(package: ModelPackage, value: Any) -> dict[str, str]:
     return found
 
 
-SETTINGS: dict[str, Callable[[ModelPackage, Any], Any]] = {"threshold": threshold, "payoff": payoff, "explain": explain, "detectors": detectors, "drift_checks": drift_checks}
+def adaptive_intervals(package: ModelPackage, value: Any) -> float:
+    """By which step intervals follow the outcomes: how much of a cohort's surplus outside of them is taken back."""
+    if package.schema.target.task != "regression":
+        raise ApiError(422, "no_interval", "intervals are for regression models with held-out residuals")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ApiError(422, "wrong_step", "adaptive_intervals is a step above 0 and up to 1, such as 0.05, or null")
+    return float(value)
+
+
+def present_rule(package: ModelPackage, value: Any) -> str:
+    """The rule that decides at present: an input's name, of two classes a segment, or sql:EXPRESSION."""
+    if not isinstance(value, str) or not value.strip():
+        raise ApiError(422, "wrong_rule", "present_rule is an input's name, a segment such as distance>=1000, sql:EXPRESSION, or null")
+    expression_of(value, package.schema)
+    return value
+
+
+SETTINGS: dict[str, Callable[[ModelPackage, Any], Any]] = {"threshold": threshold, "payoff": payoff, "explain": explain, "detectors": detectors, "drift_checks": drift_checks, "present_rule": present_rule, "adaptive_intervals": adaptive_intervals}

@@ -25,12 +25,13 @@ from models.metrics import METRICS
 from stream import queries
 from stream.clickhouse import EventLog
 from stream.clock import iso, now_us
+from stream.comparison import comparison_answer
 from stream.custom import answer as custom_answer
 from stream.custom import defined
 from stream.disagreement import explore
 from stream.explainer import drivers
 from stream.health import health_answer
-from stream.monitoring import accuracy_answer, comparison_answer, drift_answer
+from stream.monitoring import accuracy_answer, drift_answer
 from stream.projections.catalog import OVER
 from stream.projections.watch import Watch
 from stream.queries import BUCKETS, Window

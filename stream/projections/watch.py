@@ -15,6 +15,7 @@ from stream.errors import Refused
 from stream.events import Event
 
 Key = tuple[str, str]  # deployment, name
+Adapted = tuple[int, dict[str, float]]  # since when, and the share that each level leaves outside
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Watch:
     cohorts: dict[str, list[events.CohortMatured]] = field(default_factory=dict)
     concepts: dict[str, list[events.ConceptDriftDetected]] = field(default_factory=dict)
     changes: dict[str, list[events.ChangeDetected]] = field(default_factory=dict)
+    intervals: dict[tuple[str, float], dict[str, list[Adapted]]] = field(default_factory=dict)  # by deployment and step, of each model, oldest first
     told_at: dict[str, int] = field(default_factory=dict)  # when each channel was told of anything last
 
     def apply(self, event: Event, deployment_of: Callable[[str], Any]) -> None:
@@ -69,6 +71,10 @@ class Watch:
         APPLY[event.type](self, event, event.fact)
         if deployment is not None and isinstance(event.fact, events.PolicyRunStarted):
             self.runs[event.fact.run_id].version = deployment.now.version
+
+    def adapted(self, deployment: str, step: float | None) -> dict[str, list[Adapted]]:
+        """How the intervals of each model were adapted by a step (None: they are not), as it goes on."""
+        return self.intervals.setdefault((deployment, step), {}) if step else {}
 
     def promoted(self, deployment: str, model_id: str) -> None:
         """A model was made the champion: a run of it waits for nobody's word any more."""
@@ -212,6 +218,10 @@ def _change(watch: Watch, event: Event, fact: events.ChangeDetected) -> None:
     watch.changes.setdefault(event.deployment, []).append(fact)
 
 
+def _intervals_adapted(watch: Watch, event: Event, fact: events.IntervalsAdapted) -> None:
+    watch.adapted(event.deployment, fact.step).setdefault(fact.model_id, []).append((event.occurred_at, fact.outside))
+
+
 APPLY: dict[str, Callable[[Watch, Event, Any], None]] = {
     "channel_set": _channel_set,
     "channel_removed": _channel_removed,
@@ -229,5 +239,6 @@ APPLY: dict[str, Callable[[Watch, Event, Any], None]] = {
     "cohort_matured": _cohort_matured,
     "concept_drift_detected": _concept_drift,
     "change_detected": _change,
+    "intervals_adapted": _intervals_adapted,
 }
 WATCHED = frozenset(APPLY)

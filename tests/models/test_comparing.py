@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.comparing import block_p, holm, mcnemar
-from stream.monitoring import interval_of, judged
+from models.comparing import block_p, bootstrap, holm, interval_of, mcnemar
+from stream.comparison import judged
 
 
 def test_the_blocks_p_value_is_students_and_agrees_with_their_interval():
@@ -51,3 +51,24 @@ def test_what_is_better_alone_need_not_be_among_several_and_less_is_better_where
     assert [one["metrics"]["log_loss"]["better"] for one in compared(slight, [0.01, -0.01, 0.02, 0.0, -0.01], [0.0, 0.01, -0.02, 0.01, 0.0])] == [False] * 3
     assert [one["metrics"]["log_loss"]["better"] for one in compared([-0.10, -0.11, -0.10, -0.09, -0.10], slight)] == [True, True]
     assert compared([-v for v in slight])[0]["metrics"]["log_loss"]["better"] is False
+
+
+@pytest.mark.parametrize("size", [300, 40_000])
+def test_the_bootstraps_interval_is_scipys_also_where_a_draw_takes_a_part_of_the_rows(size):
+    differences = np.random.default_rng(4).exponential(1.0, size) - 0.9
+    low, high = bootstrap(lambda rows: float(differences[rows].mean()), size)
+    theirs = stats.bootstrap((differences,), np.mean, n_resamples=2000, batch=200, method="percentile", random_state=np.random.default_rng(5)).confidence_interval
+    width = theirs.high - theirs.low
+    assert (low, high) == (pytest.approx(theirs.low, abs=0.12 * width), pytest.approx(theirs.high, abs=0.12 * width))
+    assert bootstrap(lambda rows: float(differences[rows].mean()), size) == [low, high], "its draws are seeded"
+
+
+def test_a_number_that_a_draw_does_not_define_has_no_interval():
+    assert bootstrap(lambda rows: float("nan") if len(set(rows.tolist())) < 5 else 1.0, 5) is None
+
+
+def test_money_is_adjusted_for_several_challengers_too():
+    payoff = lambda *means: {"metrics": {}, "payoff": {"interval": interval_of(list(means)), "p_value": block_p(list(means))}}  # noqa: E731
+    slight, none = (0.010, 0.012, 0.001, 0.014, 0.004), (0.01, -0.01, 0.02, 0.0, -0.01)
+    assert judged([payoff(*slight)])[0]["payoff"]["better"] is True
+    assert [one["payoff"]["better"] for one in judged([payoff(*slight), payoff(*none), payoff(*none)])] == [False] * 3

@@ -49,7 +49,7 @@ def story(world, trained):
     looks = [maturing.cohorts(first, day + 7, first + 9 * DAY), maturing.cohorts(first + 7 * DAY, day + 8, first + 9 * DAY)]
     cohorts = [cohort for look in looks for cohort in look]
     assert len(cohorts) == 8
-    detectors, told = Detectors(log, trained[0], world.name, ASKED), []
+    detectors, told = Detectors(log, trained[0], world.name, ASKED, []), []
     while detectors.read < len(cohorts):
         told += [fact for _, fact in detectors.feed(read_together(cohorts[detectors.read :]))]
     assert told

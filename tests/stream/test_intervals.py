@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stream.monitoring import interval_of, metric_status
+from models.comparing import interval_of
+from stream.monitoring import metric_status
 
 
 def test_it_is_scipys():

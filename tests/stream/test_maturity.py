@@ -6,6 +6,7 @@ import pytest
 
 from stream.batches import actual_batches
 from stream.clock import iso
+from stream.comparison import comparison_answer
 from stream.measures import measured
 from stream.monitoring import accuracy_answer
 from stream.queries import Window, had_their_time
@@ -90,3 +91,14 @@ def test_rows_that_never_have_an_outcome_are_waited_for_as_long_as_others_take(r
     ripening.observe(range(3 * EACH, 3 * EACH + 10), right=True)
     found = ripening.answer(2)["totals"]
     assert (found["mature"], found["match_rate"]) == (True, pytest.approx(1 / 3, abs=0.01))
+
+
+def test_models_are_compared_on_the_rows_whose_outcomes_had_their_time(ripening):
+    world = ripening.world
+    asked = lambda day: comparison_answer(world.front.reader, ripening.engine._registry, world.catalog, Window(world.name, FIRST, FIRST + day * DAY))  # noqa: E731
+    whole = asked(2)
+    assert (whole["mature_until"], whole["challengers"][0]["rows"]) == (None, 2 * EACH)
+    found = asked(3)
+    last = FIRST + 2 * DAY + 399 * MINUTE
+    assert found["mature_until"] == iso(last + EARLY - LATE)
+    assert found["challengers"][0] == whole["challengers"][0], "the early outcomes of the third day, all of them wrong, are not compared"

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream import events
+from stream.comparison import comparison_answer, replay_comparison
 from stream.engine import Raw
 from stream.errors import Refused
 from stream.events import Event
 from stream.jobs import replay as module
 from stream.jobs.replay import parts_of, replay
-from stream.monitoring import comparison_answer, replay_comparison
 from stream.queries import Window
 
 ALL = {"start": 0, "end": 2**52}

@@ -1,0 +1,44 @@
+"""Intervals that follow the outcomes: what Gibbs and Candès promise of them, on errors that grow."""
+
+import numpy as np
+import pytest
+
+from models.conformal import LEVELS, adapted, frozen, half_width, in_force, missed, realised, residual_quantiles
+
+STEP, COHORTS, EACH = 0.1, 200, 300
+
+
+def test_the_share_outside_comes_back_to_what_was_promised_whatever_the_errors_do():
+    """The mean share outside of T cohorts is within (max(a, 1 - a) + step) / (T step) of a (Gibbs and Candès 2021, proposition 4.1)."""
+    rng = np.random.default_rng(1)
+    residuals = residual_quantiles(rng.normal(0, 1, 4000), np.zeros(4000))
+    outside, came, fixed = frozen(), [], []
+    for t in range(COHORTS):
+        scale = 1.0 if t < COHORTS // 4 else 1.6 if t < COHORTS // 2 else 0.7
+        errors = np.abs(rng.normal(0, scale, EACH))
+        fixed.append(missed(errors, residuals, frozen()))
+        came.append(missed(errors, residuals, outside))
+        outside = adapted(outside, came[-1], STEP)
+    for level in LEVELS:
+        alpha = 1 - level
+        bound = (max(alpha, level) + STEP) / (COHORTS * STEP)
+        assert abs(np.mean([c[str(level)] for c in came]) - alpha) <= bound
+    wide = slice(COHORTS // 4 + 20, COHORTS // 2)
+    assert np.mean([c["0.9"] for c in fixed][wide]) > 0.25, "intervals that stay as they were miss more than twice what they promise"
+    assert np.mean([c["0.9"] for c in came][wide]) == pytest.approx(0.1, abs=0.02)
+
+
+def test_an_interval_is_as_wide_as_held_out_rows_know_at_most_and_never_less_than_nothing():
+    residuals = residual_quantiles(np.arange(1.0, 101.0), np.zeros(100))
+    assert half_width(residuals, 0.9) == pytest.approx(91.0, abs=1)  # of two hundred quantiles the wider
+    assert half_width(residuals, 0.9, {"0.9": -0.4}) == 100.0
+    assert half_width(residuals, 0.9, {"0.9": 1.4}) == 1.0
+    assert half_width(residuals, 0.9, {"0.9": 0.5}) == pytest.approx(51.0, abs=1)
+    assert half_width({"rows": 0, "values": []}, 0.9, {"0.9": 0.5}) is None
+    assert [in_force({"0.5": 0.5, "0.9": 0.2}, level) for level in (0.25, 0.7, 0.95)] == pytest.approx([0.25, 0.65, 0.9])
+
+
+def test_rows_are_counted_by_the_intervals_of_their_time():
+    residuals = residual_quantiles(np.arange(1.0, 101.0), np.zeros(100))
+    parts = [(np.array([10.0, 95.0]), residuals, {}), (np.array([95.0, 101.0]), residuals, {"0.9": 0.0}), (np.array([]), residuals, {})]
+    assert realised(parts)["0.9"] == 0.5
