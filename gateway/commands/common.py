@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import sys
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from gateway.client import Client
 from stream.settings import Settings, read_settings
 
 # what the log holds is shown as it is; a pipe has room for all of it
-out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+out = Console(highlight=False, markup=False, emoji=False, width=shutil.get_terminal_size((160, 24)).columns)
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDE, NARROW = 40, 8  # blocks of a line
 WORD, GAP, FEWEST = 21, 2, 3  # characters of a cell that is not broken, and between two; columns of the narrowest table

