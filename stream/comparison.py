@@ -46,7 +46,7 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
         a = np.array([p[0] for p in pairs], dtype=np.int64)
         b = np.array([p[1] for p in pairs], dtype=np.int64)
         compared.append({**described(catalog, model_id), "rows": len(pairs), **beside(rows, a, b, metric, deployment.settings.get("payoff"))})
-    return {"champion": champion, "metric": metric, "challengers": judged(compared), "mature_until": until, "sql": sql, "status": "passing"}
+    return {"champion": champion, "metric": metric, "challengers": judged(compared), "mature_until": until, "mature_sql": queries.ripe_sql(window.deployment, window.as_of), "sql": sql, "status": "passing"}
 
 
 def replay_comparison(log: EventLog, registry: Registry, catalog: Catalog, window: Window, replay_id: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def replay_comparison(log: EventLog, registry: Registry, catalog: Catalog, windo
     a, b = (np.array([pair[side] for pair in pairs if pair[1] >= 0], dtype=np.int64) for side in (0, 1))
     metric = package.metadata["metric"]
     found = {**described(catalog, str(job.request["model_id"])), "rows": len(a), **beside(rows, a, b, metric, deployment.settings.get("payoff"))}
-    return {"champion": deployment.now.champion, "replay_id": replay_id, "state": job.state, "metric": metric, "challengers": judged([found]), "mature_until": until, "sql": sql, "status": "passing"}
+    return {"champion": deployment.now.champion, "replay_id": replay_id, "state": job.state, "metric": metric, "challengers": judged([found]), "mature_until": until, "mature_sql": queries.ripe_sql(window.deployment, window.as_of), "sql": sql, "status": "passing"}
 
 
 def matured_rows(log: EventLog, registry: Registry, catalog: Catalog, window: Window, target: Target, *, roles: str, row_id: str = queries.ROW_ID) -> tuple[str, Scored, str | None]:

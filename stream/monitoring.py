@@ -189,8 +189,9 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     names = sorted(pc.unique(table.column("model_id")).to_pylist())
     coverage = covered(registry, catalog, deployment, rows) if target.task == "regression" else {}
     counts = {"rows": whole, "matched": table.num_rows, "waiting": whole - table.num_rows, "match_rate": table.num_rows / whole if whole else None, "mature": enough}
+    counts |= {"rows_sql": queries.count_sql(window, roles=roles), "mature_sql": queries.ripe_sql(window.deployment, window.as_of)}
     if delay is not None:
-        counts["label_delay_seconds"] = delay.result()
+        counts |= {"label_delay_seconds": delay.result(), "label_delay_sql": queries.delay_sql(window, roles=roles)}
     return {
         "model_id": window.model_id or None,
         "models": names,

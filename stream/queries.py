@@ -227,18 +227,27 @@ def finite(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
 
 
+def count_sql(window: Window, *, roles: str) -> str:
+    """The SELECT of a window's scored rows and the time of the last one."""
+    return f"SELECT count() AS rows, toUnixTimestamp64Micro(max(occurred_at)) AS last FROM predictions WHERE {window.where()} AND {roles} AND {SERVED}"
+
+
 def count_rows(log: EventLog, window: Window, *, roles: str) -> tuple[int, int]:
     """The scored rows of a window, and the time of the last one (microseconds)."""
-    row = log.rows(f"SELECT count() AS rows, toUnixTimestamp64Micro(max(occurred_at)) AS last FROM predictions WHERE {window.where()} AND {roles} AND {SERVED}")[0]
+    row = log.rows(count_sql(window, roles=roles))[0]
     return int(row["rows"]), int(row["last"])
+
+
+def ripe_sql(deployment: str, as_of: int | None = None) -> str:
+    """The SELECT of where the clock of a deployment's outcomes is, and of the delay within which 95 % of them become known (microseconds)."""
+    source = "outcomes" if as_of is None else outcomes_as_of(deployment, as_of, "role = 'champion'")
+    return f"""SELECT toUnixTimestamp64Micro(max(actual_at)) AS known, quantileExact(0.95)(dateDiff('microsecond', occurred_at, actual_at)) AS delay, count() AS n
+FROM {source} WHERE deployment = {literal(deployment)} AND role = 'champion'"""
 
 
 def had_their_time(log: EventLog, deployment: str, as_of: int | None = None) -> int:
     """Up to when a deployment's outcomes had their time: where the outcomes' own clock is, less the delay within which 95 % of them become known (microseconds); 0 while there are none."""
-    source = "outcomes" if as_of is None else outcomes_as_of(deployment, as_of, "role = 'champion'")
-    sql = f"""SELECT toUnixTimestamp64Micro(max(actual_at)) AS known, quantileExact(0.95)(dateDiff('microsecond', occurred_at, actual_at)) AS delay, count() AS n
-FROM {source} WHERE deployment = {literal(deployment)} AND role = 'champion'"""
-    row = log.rows(sql)[0]
+    row = log.rows(ripe_sql(deployment, as_of))[0]
     return int(row["known"]) - max(int(row["delay"]), 0) if int(row["n"]) else 0
 
 
@@ -251,11 +260,15 @@ def mature_until(log: EventLog, window: Window, matched: int, counted: tuple[int
     return None if last <= ripe else ripe
 
 
+def delay_sql(window: Window, *, roles: str) -> str:
+    """The SELECT of the seconds from a prediction to its outcome."""
+    return f"""SELECT quantilesExact(0.5, 0.95)(dateDiff('second', occurred_at, actual_at)) AS known, quantilesExact(0.5, 0.95)(dateDiff('second', recorded_at, actual_received_at)) AS received, count() AS n
+FROM outcomes WHERE {window.where()} AND {roles}"""
+
+
 def label_delay(log: EventLog, window: Window, *, roles: str) -> dict[str, float | None]:
     """Seconds from a prediction to its outcome, by when it became known and by when it was received: median, 95 %."""
-    sql = f"""SELECT quantilesExact(0.5, 0.95)(dateDiff('second', occurred_at, actual_at)) AS known, quantilesExact(0.5, 0.95)(dateDiff('second', recorded_at, actual_received_at)) AS received, count() AS n
-FROM outcomes WHERE {window.where()} AND {roles}"""
-    row = log.rows(sql)[0]
+    row = log.rows(delay_sql(window, roles=roles))[0]
     names = ("known_p50", "known_p95", "received_p50", "received_p95")
     return dict(zip(names, [*row["known"], *row["received"]], strict=True)) if row["n"] else dict.fromkeys(names)
 

@@ -81,6 +81,15 @@ def test_the_status_of_a_window_is_unknown_while_its_outcomes_still_come(ripenin
     assert later["totals"]["metrics"]["accuracy"]["value"] == pytest.approx(1 / 3, abs=0.01)
 
 
+def test_what_maturity_is_made_of_are_selects_of_their_own(ripening):
+    log, totals = ripening.world.front.reader, ripening.answer(2)["totals"]
+    (rows,), (clock,) = log.rows(totals["rows_sql"]), log.rows(totals["mature_sql"])
+    assert (int(rows["rows"]), totals["rows"] - totals["matched"]) == (totals["rows"], totals["waiting"])
+    assert int(clock["known"]) - int(clock["delay"]) == had_their_time(log, ripening.world.name) < int(rows["last"])
+    story = accuracy_answer(log, ripening.engine._registry, ripening.engine._follower.catalog, Window(ripening.world.name), whole_story=True)["totals"]
+    assert log.rows(story["label_delay_sql"])[0]["known"] == [story["label_delay_seconds"]["known_p50"], story["label_delay_seconds"]["known_p95"]]
+
+
 def test_rows_that_never_have_an_outcome_are_waited_for_as_long_as_others_take(ripening):
     assert ripening.answer(2)["totals"]["mature"] is False
     extra = ripening.world.requests(3 * EACH + 10, rows_each=1, seed=9)[3 * EACH :]
