@@ -143,7 +143,7 @@ def deployment_data(app: web.Application, found: dict[str, Any], bucket: str, ur
     champion = model_json(package_of(registry, found["champion"]["model_id"]))
     metric = served["metric"]
     predictions_sql, over_time = queries.predictions_over_time(log, window, lambda m: package_of(registry, m).baseline.unit)
-    events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed', 'replay_progressed', 'cohort_matured', 'notification_ended') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
+    events = log.rows("SELECT * FROM events WHERE deployment = {d:String} AND type NOT IN ('model_registered', 'project_progressed', 'replay_progressed', 'cohort_matured', 'intervals_adapted', 'notification_ended') ORDER BY sequence DESC LIMIT 15", {"d": found["name"]})
     humility_sql = f"""SELECT splitByChar(':', part)[1] AS rule, splitByChar(':', part)[2] AS action, count() AS rows
 FROM predictions ARRAY JOIN splitByChar(',', humility) AS part WHERE {window.where()} AND role = 'champion' AND humility != '' GROUP BY rule, action ORDER BY rule, action"""
     custom = [custom_answer(log, window, one) for one in defined(found["settings"])]
