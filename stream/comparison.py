@@ -36,7 +36,7 @@ def comparison_answer(log: EventLog, registry: Registry, catalog: Catalog, windo
     target, metric = package.schema.target, package.metadata["metric"]
     roles = "role IN ('champion', 'challenger')"
     if not deployment.now.challengers:
-        return {"champion": champion, "metric": metric, "challengers": [], "mature_until": None, "sql": queries.outcomes_sql(window, target.task, roles=roles, ordered=True), "status": "unknown"}
+        return {"champion": champion, "metric": metric, "challengers": [], "mature_until": None, "mature_sql": queries.ripe_sql(window.deployment, window.as_of), "sql": queries.outcomes_sql(window, target.task, roles=roles, ordered=True), "status": "unknown"}
     sql, rows, until = matured_rows(log, registry, catalog, window, target, roles=roles)
     mine = {i: k for k, i in zip(np.nonzero(rows.models == champion)[0].tolist(), rows.ids[rows.models == champion].tolist(), strict=True)}
     compared = []

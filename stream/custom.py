@@ -15,7 +15,7 @@ from models.errors import DataError
 from stream.clickhouse import EventLog
 from stream.clock import iso
 from stream.errors import QueryRejected
-from stream.queries import SERVED, Window, outcomes_as_of
+from stream.queries import SERVED, Window, outcomes_as_of, roles_of
 from stream.segments import expression
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -49,7 +49,7 @@ def read_metric(name: str, data: dict[str, Any]) -> Metric:
 def answer(log: EventLog, window: Window, metric: Metric) -> dict[str, Any]:
     """The metric of a window and of each of its buckets, with the rows behind it and its SELECT; DataError where it is no number."""
     source = outcomes_as_of(window.deployment, window.as_of) if metric.over == "outcomes" and window.as_of is not None else metric.over
-    whose = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
+    whose = roles_of(window)
     rows = f"FROM {source} WHERE {window.where()} AND {whose} AND {SERVED} AND ({metric.where})"
     sql = f"SELECT {window.bucketed()} AS at, toFloat64({metric.value}) AS value, count() AS rows\n{rows}\nGROUP BY at ORDER BY at"
     whole = f"SELECT toFloat64({metric.value}) AS value, count() AS rows\n{rows}"

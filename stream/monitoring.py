@@ -160,12 +160,12 @@ def wrong_types(log: EventLog, window: Window) -> tuple[str, str, dict[str, int]
 def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, *, whole_story: bool = False) -> dict[str, Any]:
     """Totals, buckets, status against the baseline from the holdout; it is unknown while the window is not mature: less than 95 % of its rows have their outcome, and the others still have time.
 
-    The whole story has label delay and the estimate before the actuals too; tiles and alerts do not pay for them.
+    The whole story has label delay and the estimate before the actuals too; tiles and most alerts do not pay for them.
     """
     deployment = catalog.deployment(window.deployment)
     package = target_package(registry, catalog.models, window.model_id or deployment.now.champion)
     target = package.schema.target
-    roles = "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
+    roles = queries.roles_of(window)
     adapting = "adaptive_intervals" in deployment.settings
     sql, table = queries.outcome_rows(log, window, target.task, roles=roles, more=queries.RECEIVED if adapting else "")
     with ThreadPoolExecutor(4) as beside:  # all of it waits for the engine or is made by NumPy, which lets others run
@@ -183,7 +183,6 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
     for name, value in values.items():
         metrics[name] = {"value": value, "interval": interval_of(blocks.get(name)), "baseline": baseline.get(name), "status": metric_status(name, value, baseline.get(name), blocks.get(name), len(rows.y)) if enough else "unknown"}
     main = package.metadata["metric"]
-    rule = rule_answer(log, registry, catalog, window, target, roles=roles, mature=enough) if whole_story else None
     worth = rows.worths(deployment.settings.get("payoff"))
     guess = estimate_answer(log, registry, window, rows, realised, whole) if whole_story and not window.model_id else None
     names = sorted(pc.unique(table.column("model_id")).to_pylist())
@@ -196,7 +195,7 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         "model_id": window.model_id or None,
         "models": names,
         "metric": main,
-        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "coverage": coverage or None, "payoff": None if worth is None else worth_of(worth), "present_rule": rule},
+        "totals": {"metrics": metrics, **counts, "unseen_label_rows": rows.unseen, "coverage": coverage or None, "payoff": None if worth is None else worth_of(worth)},
         "estimated": guess,
         "calibration": reliability(target.task, rows.y, rows.p) if whole_story else None,
         "by_class": by_class(rows.y, rows.chosen, rows.labels) if whole_story and rows.chosen is not None and len(rows.y) else None,
@@ -204,6 +203,13 @@ def accuracy_answer(log: EventLog, registry: Registry, catalog: Catalog, window:
         "status": metrics[main]["status"],
         "sql": sql,
     }
+
+
+def accuracy_story(log: EventLog, registry: Registry, catalog: Catalog, window: Window) -> dict[str, Any]:
+    """The whole story for a person: with the rule that decides at present beside it, for which the matched rows are read once more."""
+    found = accuracy_answer(log, registry, catalog, window, whole_story=True)
+    found["totals"]["present_rule"] = rule_answer(log, registry, catalog, window, mature=found["totals"]["mature"])
+    return found
 
 
 def covered(registry: Registry, catalog: Catalog, deployment: Deployment, rows: queries.Scored) -> dict[str, float]:

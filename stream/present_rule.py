@@ -18,7 +18,7 @@ from models.errors import DataError
 from models.metrics import OF_DECISIONS
 from models.payoff import Payoff
 from models.registry import Registry
-from models.schema import Schema, Target
+from models.schema import Schema
 from models.types import Floats, label_text
 from stream import queries
 from stream.association import literal
@@ -54,14 +54,22 @@ def expression_of(rule: str, schema: Schema) -> str:
 
 
 def tried(log: EventLog, deployment: str, rule: str, schema: Schema) -> None:
-    """Ask a rule of one row; DataError where the engine refuses it."""
+    """Ask a rule of one row; DataError where the engine refuses it, or what it says is more than one value."""
     try:
-        log.rows(f"SELECT {expression_of(rule, schema)} AS said FROM outcomes WHERE deployment = {literal(deployment)} LIMIT 1")
+        table = log.arrow(f"SELECT {expression_of(rule, schema)} AS said FROM outcomes WHERE deployment = {literal(deployment)} LIMIT 1")
     except QueryRejected as error:
         raise DataError("wrong_rule", f"{rule!r} cannot be asked: {error}"[:500]) from error
+    one_value(rule, table.column("said"))
 
 
-def rule_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, target: Target, *, roles: str, mature: bool) -> dict[str, Any] | None:
+def one_value(rule: str, said: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What a rule says of rows; DataError where it is a list or a map of each."""
+    if pa.types.is_nested(said.type):
+        raise DataError("wrong_rule", f"{rule!r} says {said.type} of a row: a rule says one class or one number")
+    return said
+
+
+def rule_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Window, *, mature: bool) -> dict[str, Any] | None:
     """The rule's metrics beside those of what was served, on the matched rows of which it says anything, with five-block intervals; None where none is set.
 
     A rule that decides and gives no probability has the metrics of decisions. Whether what is served is `better` is not said while the window is not mature.
@@ -71,8 +79,10 @@ def rule_answer(log: EventLog, registry: Registry, catalog: Catalog, window: Win
     if not rule:
         return None
     try:
-        said = expression_of(rule, target_package(registry, catalog.models, deployment.now.champion).schema)
-        sql, table = queries.outcome_rows(log, window, target.task, roles=roles, more=f"{said} AS said")
+        schema = target_package(registry, catalog.models, window.model_id or deployment.now.champion).schema
+        target, said = schema.target, expression_of(rule, schema)
+        sql, table = queries.outcome_rows(log, window, target.task, roles=queries.roles_of(window), more=f"{said} AS said")
+        one_value(rule, table.column("said"))
     except (QueryRejected, DataError) as error:
         return {"rule": rule, "error": str(error)[:500]}
     if target.task == "regression":

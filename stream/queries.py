@@ -115,6 +115,11 @@ def outcome_rows(log: EventLog, window: Window, task: TaskType, *, roles: str, o
     return sql, log.arrow(sql, settings=DICTIONARIES)
 
 
+def roles_of(window: Window) -> str:
+    """Whose rows are as served: the champion's; of one model, whatever it was."""
+    return "role IN ('champion', 'challenger')" if window.model_id else "role = 'champion'"
+
+
 def outcomes_sql(window: Window, task: TaskType, *, roles: str, ordered: bool = False, row_id: str = ROW_ID, more: str = "") -> str:
     """The SELECT of a window's matched rows: time, model, what was said and what became true, as the task has it, and `more`; each column more costs as much as a metric.
 

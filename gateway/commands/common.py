@@ -23,7 +23,7 @@ from stream.settings import Settings, read_settings
 out = Console(highlight=False, markup=False, emoji=False, width=shutil.get_terminal_size((160, 24)).columns)
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDE, NARROW = 40, 8  # blocks of a line
-WORD, GAP, FEWEST = 21, 2, 3  # characters of a cell that is not broken, and between two; columns of the narrowest table
+WORD, GAP = 21, 2  # characters of a cell that is not broken, and between two
 ONLY_SQL = "champion.only_sql"
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
 
@@ -52,7 +52,7 @@ def show(data: Any, as_json: bool, *, title: str = "", columns: list[str] | None
     cells = {name: [cell(name, row.get(name)) for row in rows] for name in names}
     needs = {name: max(len(name), min(max(map(len, cells[name])), WORD)) + GAP for name in names}
     shown = names.copy()
-    while sum(needs[name] for name in shown) - GAP > out.width and len(shown) > FEWEST:
+    while sum(needs[name] for name in shown) - GAP > out.width and len(shown) > 1:
         shown.pop()
     table = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in shown:

@@ -242,7 +242,7 @@ def rule_line(said: dict[str, Any], metric: str) -> str:
         return f"present rule {said['rule']}: {said['error']}"
     main = metric if metric in said["metrics"] else next(iter(said["metrics"]), None)
     entry = said["metrics"].get(main, {})
-    by = f"; in {main} what is served differs by {entry['difference']:+.4g} ({brief_interval(entry.get('interval'))}, 95 %, five blocks)" if entry else ""
+    by = f"; in {main} what is served differs by {entry['difference']:+.4g} ({brief_interval(entry.get('interval'))}, 95 %, five blocks)" if entry.get("difference") is not None else ""
     return f"present rule {said['rule']}: on {said['rows']:,} rows{by}" + (f"; of {said['silent_rows']:,} it says nothing" if said["silent_rows"] else "")
 
 

@@ -17,7 +17,7 @@ from stream.disagreement import explore
 from stream.explainer import drivers
 from stream.fairness import fairness as fairness_of
 from stream.health import health_answer
-from stream.monitoring import accuracy_answer, drift_answer, quality_answer
+from stream.monitoring import accuracy_story, drift_answer, quality_answer
 from stream.recount import package_of
 from stream.recut import look_of
 from stream.verify import verify
@@ -69,7 +69,7 @@ async def accuracy(request: web.Request) -> web.Response:
     catalog = await catalog_of(request)
     deployment = catalog.deployment(request.match_info["d"])
     window = window_of(request, deployment.name)
-    return await stamped(request, await asyncio.to_thread(partial(accuracy_answer, app[EVENT_LOG], app[REGISTRY], catalog, window, whole_story=True)))
+    return await stamped(request, await asyncio.to_thread(accuracy_story, app[EVENT_LOG], app[REGISTRY], catalog, window))
 
 
 async def comparison(request: web.Request) -> web.Response:

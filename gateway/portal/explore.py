@@ -17,7 +17,7 @@ from gateway.portal import charts, pictures
 from gateway.portal.views import fitting_bucket, page
 from stream.fairness import fairness
 from stream.health import health_answer
-from stream.monitoring import accuracy_answer, drift_answer, quality_answer
+from stream.monitoring import accuracy_story, drift_answer, quality_answer
 from stream.projections.catalog import Catalog
 from stream.queries import BUCKETS, Window
 from stream.recount import package_of
@@ -55,7 +55,7 @@ def answers(app: web.Application, catalog: Catalog, window: Window, asked: dict[
     target = package.schema.target
     look = look_of(registry, app[FOLLOWER].catalog, deployment.now.champion, **{name: asked[name] for name in LOOKED})
     drift = drift_answer(log, registry, window, deployment.now.champion, look)
-    accuracy = accuracy_answer(log, registry, catalog, window, whole_story=True)
+    accuracy = accuracy_story(log, registry, catalog, window)
     quality = quality_answer(log, registry, window, deployment.now.champion)
     groups = fairness(log, window, target, asked["by"], asked["favorable"]) if asked["by"] else None
     health = health_answer(log, replace(window, bucket=BUCKETS[fitting_bucket(log, deployment.name, "arrivals")]), sketched=True)

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as reference
 
 from models.errors import DataError
-from stream.monitoring import accuracy_answer
+from stream.monitoring import accuracy_story
 from stream.present_rule import expression_of, tried
 from stream.queries import Window
 from tests.stream.conftest import MINUTE, T0
@@ -33,7 +33,7 @@ def story(world):
 def asked(story, rule, **settings):
     world, engine, *_ = story
     world.catalog.deployments[world.name].settings = {"present_rule": rule, **settings}
-    return accuracy_answer(world.front.reader, engine._registry, world.catalog, Window(world.name), whole_story=True)["totals"]["present_rule"]
+    return accuracy_story(world.front.reader, engine._registry, world.catalog, Window(world.name))["totals"]["present_rule"]
 
 
 def test_a_segment_is_the_positive_class_where_it_holds(story):
@@ -97,7 +97,11 @@ def test_a_rule_that_cannot_be_read_or_asked_is_refused_and_one_that_fails_later
         assert refused.value.code == "wrong_rule"
     with pytest.raises(DataError):
         tried(world.front.reader, world.name, "sql:no_such_column + 1", schema)
+    with pytest.raises(DataError) as nested:
+        tried(world.front.reader, world.name, "sql:[1, 2]", schema)
+    assert "one class or one number" in str(nested.value)
+    assert "one class or one number" in asked(story, "sql:map('a', 1)")["error"], "as one that was set when it still said one value"
     found = asked(story, "sql:no_such_column + 1")
     assert (found["rule"], "no_such_column" in found["error"]) == ("sql:no_such_column + 1", True)
     world.catalog.deployments[world.name].settings = {}
-    assert accuracy_answer(world.front.reader, engine._registry, world.catalog, Window(world.name), whole_story=True)["totals"]["present_rule"] is None
+    assert accuracy_story(world.front.reader, engine._registry, world.catalog, Window(world.name))["totals"]["present_rule"] is None
