@@ -1,4 +1,4 @@
-# Each target needs nothing before it but Python 3.11, make and PyPI.
+# Each target needs nothing before it but Python 3.11, make and PyPI; a C compiler, where there is one, makes trees faster (decision 20).
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -8,7 +8,7 @@ ARGS ?=
 
 install: $(STAMP)
 
-$(STAMP): requirements.lock requirements-demo.lock pyproject.toml
+$(STAMP): requirements.lock requirements-demo.lock pyproject.toml models/_quickscorer.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-demo.lock

@@ -1,6 +1,6 @@
 """LightGBM's C calls: one row without overhead, and matrices. The only place that makes them.
 
-Matrices of small trees are scored by tables instead (models/quickscorer.py), with the same bits.
+Small trees are scored by tables instead (models/quickscorer.py), with the same bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ NORMAL, RAW = 0, 1
 FLOAT64 = 1
 ROW_MAJOR = 1
 ONE_THREAD = b"num_threads=1"
-FEW = 12  # rows: from here on the tables are faster than the C call
 
 
 class TreePredictor:
@@ -41,7 +40,8 @@ class TreePredictor:
         self.outputs = self._booster.num_model_per_iteration()
         self._columns = columns
         self._tables = scorer_of(text, columns, self.outputs, averaged=averaged)
-        self._row, self._pack = np.zeros(columns), struct.Struct(f"{columns}d").pack_into  # in half the time of an assignment
+        self._alone = self._tables if self._tables and self._tables.fewest == 1 else None
+        self._row, self._pack = np.zeros((1, columns)), struct.Struct(f"{columns}d").pack_into  # in half the time of an assignment
         self._out = np.zeros(self.outputs)
         self._length = ctypes.c_int64(0)
         self._fast = ctypes.c_void_p()
@@ -66,19 +66,21 @@ class TreePredictor:
 
     @property
     def tabled(self) -> bool:
-        """Whether many rows are scored by tables."""
+        """Whether rows are scored by tables."""
         return self._tables is not None
 
     def one(self, row: Any) -> Floats:
         """Scores (outputs,) of one row; the array is reused by the next call."""
         self._pack(self._row.data, 0, *row)
-        if _LIB.LGBM_BoosterPredictForMatSingleRowFast(*self._arguments):
+        if self._alone:
+            self._alone.many(self._row, self._out)
+        elif _LIB.LGBM_BoosterPredictForMatSingleRowFast(*self._arguments):
             self._check(-1)
         return self._out
 
     def many(self, matrix: Floats) -> Floats:
         """Scores (n, outputs) of a matrix."""
-        if self._tables is not None and len(matrix) >= FEW:
+        if self._tables and len(matrix) >= self._tables.fewest:
             return self._tables.many(matrix)
         return self.walked(matrix)
 

@@ -4,8 +4,9 @@ The idea is QuickScorer's (Lucchese et al., SIGIR 2015): a node that sends a row
 the leaves on its left; the row's leaf in a tree is the leftmost that no node rules out. A feature's
 thresholds cut its values into bins, and within a bin all nodes of that feature answer alike, so the AND
 of what they rule out is known beforehand: a table of (bins, trees) words a feature, a bit a leaf. Scoring
-is a search for the bin, a row of the table, an AND for each feature; NumPy does each for all rows at
-once. Features of few bins share a table of all their bins' pairs. The leaves' values are summed in the order of the trees, as LightGBM sums them.
+is a search for the bin, a row of the table, an AND for each feature. Features of few bins share a table
+of all their bins' pairs. The leaves' values are summed in the order of the trees, as LightGBM sums them.
+In C where it was built (models/compiled.py), else NumPy does each step for all rows at once: the same bits.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from models import compiled
 from models.types import Floats
 
+FEW = 12  # rows: below, NumPy's calls take longer than LightGBM's walk
 WORD = 64
 BLOCK = 256  # rows at a time: what they touch stays in the processor's cache
 MOST_BYTES = 32 << 20
@@ -58,16 +61,15 @@ class QuickScorer:
         self._outputs, self._rounds, self._averaged = outputs, len(trees) // outputs, averaged
         values = np.zeros((len(trees), leaves))
         nodes = [node for number, tree in enumerate(trees) for node in nodes_of(number, tree, values[number])]
-        self._lookups = joint([(j, *self._table([n for n in nodes if n.feature == j], len(trees))) for j in range(columns) if any(n.feature == j for n in nodes)])
-        self._values = values.ravel()
-        _, whole, _, bias = EXPONENT[self._word]
-        self._offsets = (np.arange(len(trees)) * leaves - bias).astype(whole)
+        lookups = joint([(j, *self._table([n for n in nodes if n.feature == j], len(trees))) for j in range(columns) if any(n.feature == j for n in nodes)])
+        self.bytes = sum(table.nbytes for _, table in lookups)
         self._trees = len(trees)
-
-    @property
-    def bytes(self) -> int:
-        """What the tables hold."""
-        return sum(table.nbytes for _, table in self._lookups)
+        self.fewest = 1 if compiled.BUILT else FEW
+        self._compiled = compiled.CompiledLookUps(lookups, values.ravel(), self._word, len(trees), outputs) if compiled.BUILT else None
+        if not self._compiled:
+            self._lookups, self._values = lookups, values.ravel()
+            _, whole, _, bias = EXPONENT[self._word]
+            self._offsets = (np.arange(len(trees)) * leaves - bias).astype(whole)
 
     def _table(self, nodes: list[Node], trees: int) -> tuple[Floats, Any]:
         """A feature's cuts and, for each bin between them, the leaves of each tree that it leaves open.
@@ -94,8 +96,14 @@ class QuickScorer:
                 table[-1, node.tree] &= closed
         return np.append(cuts, np.inf), table
 
-    def many(self, matrix: Floats) -> Floats:
-        """Scores (n, outputs) of a matrix of two rows or more; fastest of one whose columns are contiguous."""
+    def many(self, matrix: Floats, out: Floats | None = None) -> Floats:
+        """Scores (n, outputs) of a matrix of `fewest` rows or more, written to `out` where it is given and C has them."""
+        sums = self._compiled.sums(matrix, out) if self._compiled else self._sums(matrix)
+        if self._averaged:
+            sums /= self._rounds
+        return sums
+
+    def _sums(self, matrix: Floats) -> Floats:
         out = np.empty((len(matrix), self._outputs))
         starts = list(range(0, len(matrix), BLOCK))
         if len(starts) > 1 and len(matrix) - starts[-1] == 1:
@@ -117,8 +125,7 @@ class QuickScorer:
         leaf >>= shift  # a power of two's exponent, and the bias that the offsets take away
         leaf += self._offsets
         values = self._values.take(leaf.T, mode="clip").reshape(self._rounds, self._outputs, len(matrix))
-        total = values.sum(axis=0)  # along the first axis NumPy adds plane by plane, in order
-        return np.asarray(total.T / self._rounds if self._averaged else total.T)
+        return np.asarray(values.sum(axis=0).T)  # along the first axis NumPy adds plane by plane, in order
 
 
 def joint(features: list[tuple[int, Floats, Any]]) -> list[tuple[list[tuple[int, Floats, int]], Any]]:

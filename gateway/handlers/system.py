@@ -13,6 +13,7 @@ from aiohttp import web
 from gateway.errors import ApiError, json_response, object_body
 from gateway.handlers.common import wait_after
 from gateway.keys import EVENT_LOG, FOLLOWER, PRODUCER, SERVING, SETTINGS, TELEMETRY
+from models.compiled import BUILT
 from stream.association import literal
 from stream.clock import now_us
 from stream.errors import LogUnavailable, QueryRejected
@@ -69,7 +70,7 @@ async def parts_of(app: web.Application) -> dict[str, dict[str, Any]]:
         parts[name] = {"ready": age < FRESH, "address": ""}
         if age >= FRESH:
             parts[name]["reason"] = f"no heartbeat for {age / 1e6:.0f} s" if name in beats else "no heartbeat yet"
-    parts["gateway"] = {"ready": follower.caught_up.is_set(), "address": f"http://{settings.host}:{settings.port}"}
+    parts["gateway"] = {"ready": follower.caught_up.is_set(), "address": f"http://{settings.host}:{settings.port}", "trees": "C" if BUILT else "NumPy"}
     for name, found in run.items():
         if name in parts:
             parts[name] |= {"pid": found.get("pid"), "restarts": found.get("restarts", 0)}

