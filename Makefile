@@ -8,7 +8,7 @@ ARGS ?=
 
 install: $(STAMP)
 
-$(STAMP): requirements.lock requirements-demo.lock pyproject.toml models/_quickscorer.c
+$(STAMP): requirements.lock requirements-demo.lock pyproject.toml models/_quickscorer.c models/_rows.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-demo.lock

@@ -1,7 +1,7 @@
-"""The look-ups of models/quickscorer.py laid out for their form in C (models/_quickscorer.c).
+"""What is done in C where a compiler was found when Champion was installed: plain rows read, the trees' look-ups.
 
-The C form is built where a compiler is found when Champion is installed; elsewhere NumPy does the same,
-with the same bits, in two to five times the time (docs/decisions/0020-look-ups-in-c.md).
+Elsewhere Python and NumPy do the same, with the same bits, in two to five times the time (docs/decisions/0020-look-ups-in-c.md).
+Here the look-ups of models/quickscorer.py are laid out for models/_quickscorer.c; models/_rows.c reads rows for models/schema.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from models.types import Floats
 
 try:
-    from models._quickscorer import score
+    from models import _quickscorer, _rows
 
+    score, read = _quickscorer.score, _rows.read
     BUILT = True
 except ImportError:  # no compiler at install
     BUILT = False

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models import compiled
 from models.columns import Column, Columns
 from models.errors import DataError
 from models.table import Table, plain_text
@@ -98,6 +99,9 @@ class Schema:
         object.__setattr__(self, "_known", frozenset(known))
         object.__setattr__(self, "_places", np.array([k for k, feature in enumerate(self.features) if feature.kind != "categorical"], dtype=np.int64))
         object.__setattr__(self, "_inputs", frozenset(f.name for f in self.features))
+        object.__setattr__(self, "_names", tuple(name for _, name, _, _ in plan))
+        object.__setattr__(self, "_tables", tuple(table if kind == "categorical" else None for _, _, kind, table in plan))
+        object.__setattr__(self, "_texts", [name for _, name, kind, _ in plan if kind == "categorical"])
 
     @cached_property
     def numeric(self) -> tuple[str, ...]:
@@ -115,8 +119,8 @@ class Schema:
 
     def encode_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Encoded:
         """Rows as a base matrix; a value of the wrong type gives its row an error."""
-        together = None
-        if len(rows) < TOGETHER:
+        together = self._encode_plain(rows) if compiled.BUILT and type(rows) is list else None
+        if len(rows) < TOGETHER or together:
             pass
         elif isinstance(rows, Columns):
             matrix = rows.matrix
@@ -126,6 +130,38 @@ class Schema:
         else:
             together = self._encode_together(rows)
         return together or self.encode_each(rows, strict=strict)
+
+    def _encode_plain(self, rows: list[Row]) -> Encoded | None:
+        """Rows that have each input as a number or a text, read in C; None where one is not such, or few rows have something to be said of."""
+        width = len(self.features)
+        matrix = np.empty((len(rows), width))
+        odd = compiled.read(self._names, self._tables, rows, matrix)  # type: ignore[attr-defined]
+        if odd is None:
+            return None
+        if len(rows) < TOGETHER:
+            return Encoded(matrix, rows) if not odd and all(len(row) == width or self._logged_as_it_is(row) for row in rows) else None
+        inputs: Any = self._inputs  # type: ignore[attr-defined]
+        names = [*self._texts, *(name for name in rows[0] if name not in inputs)] if len(rows[0]) > width else self._texts  # type: ignore[attr-defined]
+        if set(map(len, rows)) != {len(rows[0])}:
+            return None
+        try:
+            columns: dict[str, Column] = {name: [row[name] for row in rows] for name in names}
+        except KeyError:
+            return None
+        return Encoded(matrix, rows, self._warnings(matrix) if odd else {}, columns=columns) if self._plain(columns) else None
+
+    def _logged_as_it_is(self, row: Row) -> bool:
+        """Whether what a row has beside the inputs is known, and logged as it is."""
+        known: Any = self._known  # type: ignore[attr-defined]
+        return known.issuperset(row) and all(loggable(value) is value for value in row.values())
+
+    def _warnings(self, matrix: Floats) -> dict[int, list[str]]:
+        """What is missing and what was never seen, row by row."""
+        warnings: dict[int, list[str]] = {}
+        missing = np.isnan(matrix)
+        for k, index in np.argwhere(missing | (matrix == self._unseen)).tolist():  # type: ignore[attr-defined]
+            warnings.setdefault(k, []).append(("missing_feature: " if missing[k, index] else "unseen_category: ") + self.features[index].name)
+        return warnings
 
     def _encode_together(self, rows: Sequence[Row]) -> Encoded | None:
         """Rows of the same names, column by column; None where their names differ, or as `_encode_columns`."""
@@ -147,7 +183,6 @@ class Schema:
         matrix = np.empty((count, len(plan)))
         listed: list[Column] = []  # columns that are no arrays yet, and their places
         places: list[int] = []
-        notes: list[tuple[int, int, str]] = []  # row, input, what is odd
         missing = 0
         switches: dict[str, Column] = {}  # truth values are logged as numbers
         for index, name, kind, table in plan:
@@ -156,9 +191,7 @@ class Schema:
                 if kind == "categorical":
                     return None
                 matrix[:, index] = values
-                absent = np.nonzero(np.isnan(values))[0].tolist()
-                notes.extend((k, index, "missing_feature: " + name) for k in absent)
-                missing += len(absent)
+                missing += int(np.count_nonzero(np.isnan(values)))
                 continue
             kinds = set(map(type, values))
             if bool in kinds and kind != "categorical" and kinds <= SWITCHES:
@@ -167,9 +200,7 @@ class Schema:
             if not kinds or not kinds <= (TEXTS if kind == "categorical" else NUMBERS):
                 return None
             if NoneType in kinds:
-                found = [(k, index, "missing_feature: " + name) for k, value in enumerate(values) if value is None]
-                notes.extend(found)
-                missing += len(found)
+                missing += values.count(None)
             if kind == "categorical":
                 values = list(map(table.__getitem__, values))
             elif NoneType in kinds:
@@ -183,12 +214,7 @@ class Schema:
         matrix[:, places] = np.frombuffer(numbers).reshape(-1, count).T
         if np.count_nonzero(np.abs(matrix) <= LARGEST) + missing != matrix.size or not self._plain(columns):
             return None  # infinite, too large, or NaN that came as a number
-        unseen = matrix == self._unseen  # type: ignore[attr-defined]
-        if unseen.any():
-            notes.extend((k, index, "unseen_category: " + self.features[index].name) for k, index in np.argwhere(unseen).tolist())
-        warnings: dict[int, list[str]] = {}
-        for k, _, note in sorted(notes):
-            warnings.setdefault(k, []).append(note)
+        warnings = self._warnings(matrix) if missing or (matrix == self._unseen).any() else {}  # type: ignore[attr-defined]
         if switches or rows is None:
             columns = columns | switches
             rows = Columns(columns, count)

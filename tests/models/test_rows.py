@@ -1,13 +1,17 @@
 """The one caster: what a row may hold, and what is said of it."""
 
 import math
+import shutil
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models import compiled
 from models.columns import Columns
 from models.errors import DataError
 from models.schema import TOGETHER, Feature, Schema, Target, schema_from_json
@@ -57,7 +61,9 @@ def test_a_wrong_type_spoils_its_own_row_only(row):
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.sampled_from(["a", "b", "zzz", "", "2.5", "no", 10**400, 10**300, [1]]))
 PLAIN = st.fixed_dictionaries({"n": st.one_of(st.none(), st.integers(-9, 9), st.floats(-1e9, 1e9)), "c": st.sampled_from(["a", "b", "new", None]), "b": st.sampled_from([True, False, None]), "id": st.integers(0, 99)})
-ROWS = st.one_of(PLAIN, PLAIN, PLAIN, st.dictionaries(st.sampled_from(["n", "c", "b", "id", "y", "other"]), VALUES), st.just("text"))
+NUMBER = st.integers(-9, 9) | st.integers(2**53, 2**60) | st.floats(-1e9, 1e9) | st.sampled_from([1e300, -1e300, -0.0])
+SIMPLE = st.fixed_dictionaries({"n": NUMBER, "c": st.sampled_from(["a", "b"]) | st.sampled_from(["new", None, "b"]), "b": st.integers(0, 1) | st.none()}, optional={"id": st.integers(0, 9) | st.text(max_size=3), "y": st.sampled_from(["0", None, 1.5])})
+ROWS = st.one_of(PLAIN, PLAIN, SIMPLE, st.dictionaries(st.sampled_from(["n", "c", "b", "id", "y", "other"]), VALUES), st.just("text"))
 
 
 def written(rows):
@@ -65,10 +71,16 @@ def written(rows):
     return [sorted(map(repr, row.items())) for row in rows]
 
 
-@settings(max_examples=400)
-@given(rows=st.one_of(st.lists(PLAIN, min_size=TOGETHER, max_size=20), st.lists(ROWS, min_size=TOGETHER, max_size=20)), strict=st.booleans())
-def test_rows_read_together_are_read_as_one_by_one(rows, strict):
-    together, each = SCHEMA.encode_rows(rows, strict=strict), SCHEMA.encode_each(rows, strict=strict)
+@pytest.mark.parametrize("form", ["c", "python"])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])  # rows take long to draw on a slow machine
+@given(rows=st.one_of(st.lists(PLAIN, min_size=1, max_size=20), st.lists(SIMPLE, min_size=1, max_size=20), st.lists(ROWS, min_size=1, max_size=20)), strict=st.booleans())
+def test_rows_read_together_are_read_as_one_by_one(form, rows, strict):
+    if form == "c" and not compiled.BUILT:
+        pytest.skip("no C compiler was found when Champion was installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "BUILT", form == "c")
+        together = SCHEMA.encode_rows(rows, strict=strict)
+    each = SCHEMA.encode_each(rows, strict=strict)
     assert np.array_equal(together.matrix, each.matrix, equal_nan=True)
     assert (together.warnings, together.errors) == (each.warnings, each.errors)
     assert written(together.logged) == written(each.logged)
@@ -117,6 +129,35 @@ def test_a_tensor_of_all_numbers_is_read_as_the_rows_that_it_makes(values):
     assert written(columns[1:]) == written(list(columns)[1:])
     if found.columns is not None:
         assert written(journalled(NUMBERS, found)) == written([{name: v for name, v in row.items() if v is not None} for row in each.logged])
+
+
+@pytest.mark.skipif(not compiled.BUILT, reason="no C compiler was found when Champion was installed")
+def test_the_form_in_c_reads_plain_rows_and_no_others():
+    class Text(str):
+        __slots__ = ()
+
+    class Mapping(dict):
+        pass
+
+    names, tables, matrix = ("n", "c"), (None, {"a": 0.0, "b": 1.0}), np.zeros((1, 2))
+    for row, odd, values in [({"n": 2, "c": "b"}, 0, [2.0, 1.0]), ({"c": "new", "n": None, "more": 1}, 2, [math.nan, 2.0]), ({"n": 2**70 + 1, "c": None}, 1, [float(2**70 + 1), math.nan])]:
+        assert compiled.read(names, tables, [row], matrix) == odd
+        assert np.array_equal(matrix[0], values, equal_nan=True)
+    for value in (True, "1", math.nan, math.inf, -1.1e300, 10**400, 10**301, np.float64(1.0), [1], {}):
+        assert compiled.read(names, tables, [{"n": value, "c": "a"}], matrix) is None
+    for row in ({"n": 1.0, "c": 1}, {"n": 1.0, "c": Text("a")}, {"n": 1.0}, {}, [1.0, "a"], "n", None, Mapping(n=1.0, c="a")):
+        assert compiled.read(names, tables, [row], matrix) is None
+    for arguments in [(names, tables[:1], [{}], matrix), (names, tables, [{}, {}], matrix), (names, tables, [{}], matrix[:, :1]), (names, tables, ({},), matrix), (list(names), tables, [{}], matrix), (names, tables, [{}], b"0" * 16), (names,)]:
+        with pytest.raises((ValueError, TypeError, BufferError)):
+            compiled.read(*arguments)
+    assert compiled.read((), (), [{}], np.zeros((1, 0))) == 0
+
+
+def test_the_forms_in_c_are_there_where_a_compiler_is():
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    if not shutil.which("cc") or not headers.exists():
+        pytest.skip("no C compiler or no headers of Python here")
+    assert compiled.BUILT
 
 
 def test_plain_rows_are_read_together():

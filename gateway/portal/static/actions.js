@@ -1,5 +1,5 @@
 // Forms that call the HTTP interface: <form data-call="POST /v1/…"> sends its fields as JSON (with a file: as a form).
-// data-at is a field's place in the JSON (["payoff", "yes", "no"]) where a name does not say it. A field named in data-path fills {name} in the path; data-number fields are numbers; empty fields are left out.
+// data-at is a field's place in the JSON (["payoff", "yes", "no"]) where a name does not say it. A field named in data-path fills {name} in the path; data-number fields are numbers; empty fields are left out, those with data-null are null.
 // data-then is where to go when it was done ({field} of the answer); without it the page is read again.
 for (const form of document.querySelectorAll("form[data-call]")) {
   form.addEventListener("submit", async (event) => {
@@ -14,6 +14,7 @@ for (const form of document.querySelectorAll("form[data-call]")) {
         place[last] = "number" in input.dataset ? Number(input.value) : input.value;
         continue;
       }
+      if (input.name && input.value === "" && "null" in input.dataset) { fields[input.name] = null; continue; }
       if (!input.name || input.value === "" || (input.type === "checkbox" && !input.checked)) continue;
       fields[input.name] = input.type === "file" ? input.files[0] : input.type === "checkbox" ? true : "number" in input.dataset ? Number(input.value) : "list" in input.dataset ? [input.value] : input.value;
     }
