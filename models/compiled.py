@@ -55,11 +55,6 @@ class CompiledLookUps:
             self._plan[place : place + array.nbytes] = array.reshape(-1).view(np.uint8)
         self._outputs = outputs
 
-    @property
-    def bytes(self) -> int:
-        """What the block holds."""
-        return self._plan.nbytes
-
     def sums(self, matrix: Floats, out: Floats | None = None) -> Floats:
         """Sums (n, outputs) of the leaves of a matrix of float64, whatever its strides; written to `out` where it is given."""
         if out is None:

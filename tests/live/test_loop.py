@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from gateway.client import Refusal
+from models import compiled
 from stream.broker import CaughtUp, Producer, follow
 from stream.topics import ACTUALS, MONITORING
 from tests import independent
@@ -149,6 +150,7 @@ def test_the_supervisor_says_that_it_restarted_the_worker(system, streamed):
     parts = system.api.get("/health/ready")["parts"]
     assert parts["worker"]["restarts"] == 1
     assert all(p["ready"] for p in parts.values())
+    assert parts["gateway"]["trees"] == ("C" if compiled.BUILT else "NumPy")
 
 
 def test_every_answer_shows_a_select_that_gives_it(system, streamed):
